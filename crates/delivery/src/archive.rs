@@ -50,7 +50,11 @@ pub trait ArchiveSource: Send + Sync {
     fn begin_epoch(&self) -> BoxFuture<'_, Result<Epoch, SourceError>>;
     /// The next messages after the last acknowledged one. Returns an empty
     /// batch after `max_wait` without any.
-    fn next_batch(&self, max_messages: usize, max_wait: Duration) -> BoxFuture<'_, Result<SourceBatch, SourceError>>;
+    fn next_batch(
+        &self,
+        max_messages: usize,
+        max_wait: Duration,
+    ) -> BoxFuture<'_, Result<SourceBatch, SourceError>>;
     /// Acknowledges everything up to `seq`; only after it is durably archived.
     fn ack_through(&self, seq: u64) -> BoxFuture<'_, Result<(), SourceError>>;
     /// Makes the durable consumer deliver from the message after `seq` on.

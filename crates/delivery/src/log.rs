@@ -74,7 +74,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// The position from which exactly the `count` newest messages of the
     /// channel that this log holds follow (fewer, where it has fewer).
-    fn before_last(&self, channel: Channel, count: usize) -> BoxFuture<'_, Result<Cursor, PageError>>;
+    fn before_last(
+        &self,
+        channel: Channel,
+        count: usize,
+    ) -> BoxFuture<'_, Result<Cursor, PageError>>;
 }
 
 /// The live stream, which alone knows the true head.

@@ -39,11 +39,15 @@ impl Cursor {
     /// Parses the one canonical text form; anything else is an error.
     pub fn parse(text: &str) -> Result<Self, CursorError> {
         let (epoch, seq) = text.split_once('-').ok_or(CursorError)?;
-        let canonical = seq == "0" || (seq.bytes().all(|b| b.is_ascii_digit()) && !seq.starts_with('0'));
+        let canonical =
+            seq == "0" || (seq.bytes().all(|b| b.is_ascii_digit()) && !seq.starts_with('0'));
         if !canonical {
             return Err(CursorError);
         }
-        Ok(Self { epoch: Epoch::parse(epoch)?, seq: seq.parse().map_err(|_| CursorError)? })
+        Ok(Self {
+            epoch: Epoch::parse(epoch)?,
+            seq: seq.parse().map_err(|_| CursorError)?,
+        })
     }
 }
 
@@ -54,7 +58,9 @@ impl Epoch {
         if text.len() != 16 || !text.bytes().all(hex) {
             return Err(CursorError);
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| CursorError)
+        u64::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| CursorError)
     }
 }
 
@@ -118,8 +124,17 @@ mod tests {
         let good = "00000000000000ff-12";
         assert_eq!(Cursor::parse(good).unwrap(), Cursor::new(Epoch(255), 12));
         let bad = [
-            "", "-", "12", "ff-12", "00000000000000FF-12", "00000000000000ff-", "00000000000000ff-012",
-            "00000000000000ff-+1", "00000000000000ff--1", "00000000000000ff-18446744073709551616", " 00000000000000ff-1",
+            "",
+            "-",
+            "12",
+            "ff-12",
+            "00000000000000FF-12",
+            "00000000000000ff-",
+            "00000000000000ff-012",
+            "00000000000000ff-+1",
+            "00000000000000ff--1",
+            "00000000000000ff-18446744073709551616",
+            " 00000000000000ff-1",
         ];
         for text in bad {
             assert!(Cursor::parse(text).is_err(), "{text:?} was accepted");

@@ -46,7 +46,10 @@ fn check_part(part: &'static str, text: &str) -> Result<(), NameError> {
         return Err(NameError::Empty(part));
     }
     if text.len() > NAME_PART_MAX_BYTES {
-        return Err(NameError::TooLong { part, max_bytes: NAME_PART_MAX_BYTES });
+        return Err(NameError::TooLong {
+            part,
+            max_bytes: NAME_PART_MAX_BYTES,
+        });
     }
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if !text.bytes().all(allowed) {
@@ -74,7 +77,9 @@ impl Channel {
     /// Builds a channel from its two parts.
     pub fn from_parts(namespace: &str, id: &str) -> Result<Self, NameError> {
         Self::check(namespace, id)?;
-        Ok(Self { text: format!("{namespace}:{id}").into() })
+        Ok(Self {
+            text: format!("{namespace}:{id}").into(),
+        })
     }
 
     fn check(namespace: &str, id: &str) -> Result<(), NameError> {
@@ -84,12 +89,16 @@ impl Channel {
 
     /// The inbox of a user, `user:<id>`.
     pub fn inbox(user: &UserId) -> Self {
-        Self { text: format!("{INBOX_NAMESPACE}:{user}").into() }
+        Self {
+            text: format!("{INBOX_NAMESPACE}:{user}").into(),
+        }
     }
 
     /// The part before the colon.
     pub fn namespace(&self) -> &str {
-        self.text.split_once(':').map_or("", |(namespace, _)| namespace)
+        self.text
+            .split_once(':')
+            .map_or("", |(namespace, _)| namespace)
     }
 
     /// The part after the colon.
@@ -147,9 +156,15 @@ impl MessageId {
             return Err(NameError::Empty(PART));
         }
         if text.len() > MESSAGE_ID_MAX_BYTES {
-            return Err(NameError::TooLong { part: PART, max_bytes: MESSAGE_ID_MAX_BYTES });
+            return Err(NameError::TooLong {
+                part: PART,
+                max_bytes: MESSAGE_ID_MAX_BYTES,
+            });
         }
-        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b)) {
+        if !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b))
+        {
             return Err(NameError::BadCharacter(PART));
         }
         Ok(Self(text.into()))
@@ -164,7 +179,10 @@ impl MessageId {
     /// a UUIDv7 (RFC 9562).
     pub fn created_ms(&self) -> Option<u64> {
         let uuid = uuid::Uuid::try_parse(&self.0).ok()?;
-        let (seconds, nanos) = uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7)?.to_unix();
+        let (seconds, nanos) = uuid
+            .get_timestamp()
+            .filter(|_| uuid.get_version_num() == 7)?
+            .to_unix();
         Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
     }
 
@@ -228,8 +246,21 @@ mod tests {
     fn hostile_channels_are_refused() {
         let too_long = format!("user:{}", "i".repeat(65));
         let hostile = [
-            "", ":", "user", "user:", ":42", "user:*", "user:>", "user:a.b", "user:a b", "user:4\r\n2", "user:\0",
-            "user:é", "user:1:2", "us er:1", &too_long,
+            "",
+            ":",
+            "user",
+            "user:",
+            ":42",
+            "user:*",
+            "user:>",
+            "user:a.b",
+            "user:a b",
+            "user:4\r\n2",
+            "user:\0",
+            "user:é",
+            "user:1:2",
+            "us er:1",
+            &too_long,
         ];
         for text in hostile {
             assert!(Channel::parse(text).is_err(), "{text:?} was accepted");
