@@ -1,0 +1,1 @@
+//! The loop that moves a shard's stream into the archive.
