@@ -1,0 +1,122 @@
+//! What the servers have in common: one process at a time, started again in place with the same specification.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::StartError;
+use crate::process::{POLL, Process, ProcessSpec, Signal};
+
+/// Log lines in an error: enough for a panic or a refused configuration.
+const LOG_LINES: usize = 20;
+
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    name: &'static str,
+    spec: ProcessSpec,
+    process: Mutex<Option<Process>>,
+}
+
+impl Daemon {
+    pub(crate) const fn new(name: &'static str, spec: ProcessSpec) -> Self {
+        Self {
+            name,
+            spec,
+            process: Mutex::new(None),
+        }
+    }
+
+    /// Starts the process (it must not run) and returns once `ready` says so.
+    pub(crate) async fn start(
+        &self,
+        deadline: Duration,
+        ready: impl AsyncFn() -> bool,
+    ) -> Result<(), StartError> {
+        *self.process.lock() = Some(Process::spawn(&self.spec)?);
+        let end = Instant::now() + deadline;
+        while !ready().await {
+            if let Some(status) = self.process.lock().as_mut().and_then(Process::exited) {
+                return Err(StartError::Exited {
+                    name: self.name.to_owned(),
+                    status,
+                    log: self.log_tail(),
+                });
+            }
+            if Instant::now() >= end {
+                return Err(StartError::NotReady {
+                    name: self.name.to_owned(),
+                    seconds: deadline.as_secs(),
+                    log: self.log_tail(),
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Asks the process to end and waits; kills it (and what descends from it) after `deadline`.
+    pub(crate) async fn stop(&self, ask: Signal, deadline: Duration) {
+        // Taken out, so that no lock is held while waiting; `pid` says nothing meanwhile.
+        let Some(mut process) = self.process.lock().take() else {
+            return;
+        };
+        // A paused process would not hear it.
+        let _resumed = process.signal_tree(Signal::Resume);
+        let _asked = process.signal(ask);
+        if process.wait(deadline).await.is_none() {
+            let _killed = process.signal_tree(Signal::Kill);
+            process.kill();
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        if let Some(mut process) = self.process.lock().take() {
+            let _killed = process.signal_tree(Signal::Kill);
+            process.kill();
+        }
+    }
+
+    /// As [`Self::stop`], for `Drop`.
+    pub(crate) fn stop_blocking(&self, ask: Signal, deadline: Duration) {
+        let Some(mut process) = self.process.lock().take() else {
+            return;
+        };
+        let _resumed = process.signal_tree(Signal::Resume);
+        let _asked = process.signal(ask);
+        if process.wait_blocking(deadline).is_none() {
+            let _killed = process.signal_tree(Signal::Kill);
+            process.kill();
+        }
+    }
+
+    pub(crate) fn signal_tree(&self, signal: Signal) {
+        if let Some(process) = self.process.lock().as_mut() {
+            // It fails only for a process that is gone.
+            let _gone = process.signal_tree(signal);
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let mut process = self.process.lock();
+        let process = process.as_mut()?;
+        process.exited().is_none().then(|| process.pid())
+    }
+
+    pub(crate) fn log_tail(&self) -> String {
+        self.spec.log_tail(LOG_LINES)
+    }
+}
+
+impl StartError {
+    /// Whether the server found its port taken, between our look at it and its own.
+    pub(crate) fn is_port_taken(&self) -> bool {
+        match self {
+            Self::Exited { log, .. } => log.to_lowercase().contains("address already in use"),
+            Self::Tool(_)
+            | Self::NotReady { .. }
+            | Self::Helper { .. }
+            | Self::DataDir { .. }
+            | Self::Io(_) => false,
+        }
+    }
+}
