@@ -39,6 +39,14 @@ pub enum NameError {
     /// A part has a character outside the alphabet.
     #[error("{0} may hold only A-Z a-z 0-9 _ -")]
     BadCharacter(&'static str),
+    /// An id or type has a character outside its larger alphabet.
+    #[error("{0} may hold only A-Z a-z 0-9 _ - . :")]
+    BadIdCharacter(&'static str),
+    /// Not a W3C trace context.
+    #[error(
+        "a traceparent is written 00-<32 digits>-<16 digits>-<2 digits>, in lower-case hexadecimal"
+    )]
+    BadTraceparent,
 }
 
 fn check_part(part: &'static str, text: &str) -> Result<(), NameError> {
@@ -143,8 +151,62 @@ impl UserId {
     }
 }
 
-/// The id under which a message was published: visible ASCII, up to
-/// [`MESSAGE_ID_MAX_BYTES`] bytes. Clients use a UUIDv7.
+/// One of a user's devices, as its client names it: `[A-Za-z0-9_-]{1,64}`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device(Arc<str>);
+
+impl Device {
+    /// Parses a device name.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_part("a device name", text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks an application's type of a message or signal: up to
+/// [`TYPE_BYTES_MAX`](crate::limits::TYPE_BYTES_MAX) bytes of `A-Z a-z 0-9
+/// _ - . :`, possibly none. It becomes a header of the stored message.
+pub fn check_type(text: &str) -> Result<(), NameError> {
+    const PART: &str = "a type";
+    let max_bytes = crate::limits::TYPE_BYTES_MAX;
+    if text.len() > max_bytes {
+        return Err(NameError::TooLong {
+            part: PART,
+            max_bytes,
+        });
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-.:".contains(&b);
+    if !text.bytes().all(allowed) {
+        return Err(NameError::BadIdCharacter(PART));
+    }
+    Ok(())
+}
+
+/// Checks a W3C `traceparent` (Trace Context, section 3.2): version 00, lower
+/// case hexadecimal digits in four groups of 2, 32, 16 and 2.
+pub fn check_traceparent(text: &str) -> Result<(), NameError> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let groups: Vec<&str> = text.splitn(5, '-').collect();
+    let lengths = groups.iter().map(|group| group.len());
+    let well_formed = text.starts_with("00-")
+        && lengths.eq([2, 32, 16, 2])
+        && groups.iter().all(|group| group.bytes().all(hex));
+    if well_formed {
+        Ok(())
+    } else {
+        Err(NameError::BadTraceparent)
+    }
+}
+
+/// The id under which a message was published: up to
+/// [`MESSAGE_ID_MAX_BYTES`] bytes of `A-Z a-z 0-9 _ - . :`. Clients use a
+/// UUIDv7. Without a `/`, which separates it from its publisher's scope on the
+/// backplane.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(Arc<str>);
 
@@ -163,9 +225,9 @@ impl MessageId {
         }
         if !text
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b))
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b))
         {
-            return Err(NameError::BadCharacter(PART));
+            return Err(NameError::BadIdCharacter(PART));
         }
         Ok(Self(text.into()))
     }
@@ -228,6 +290,7 @@ macro_rules! name_traits {
 
 name_traits!(Channel);
 name_traits!(UserId);
+name_traits!(Device);
 name_traits!(MessageId);
 
 #[cfg(test)]
