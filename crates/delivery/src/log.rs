@@ -9,7 +9,7 @@ use protocol::{Channel, Cursor, Epoch};
 use crate::message::Message;
 
 /// Which messages of a channel are wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {
     /// The channel.
     pub channel: Channel,
@@ -72,11 +72,13 @@ pub trait Log: Send + Sync + 'static {
     /// The oldest position of the channel from which this log is complete.
     fn earliest(&self, channel: Channel) -> BoxFuture<'_, Result<Cursor, PageError>>;
 
-    /// The position from which exactly the `count` newest messages of the
-    /// channel that this log holds follow (fewer, where it has fewer).
+    /// The position from which exactly the `count` newest of the channel's
+    /// messages at or before `through` follow (fewer, where this log holds
+    /// fewer).
     fn before_last(
         &self,
         channel: Channel,
+        through: Cursor,
         count: usize,
     ) -> BoxFuture<'_, Result<Cursor, PageError>>;
 }

@@ -1,7 +1,11 @@
-//! A stored message.
+//! A stored message, and its form on the wire.
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use protocol::{Channel, Cursor, MessageId, UserId};
+use protocol::{
+    Channel, Cursor, Encoding, MessageId, MessageRef, UserId, encode_message, encode_messages,
+};
 
 /// A message as the stream holds it. Immutable once it has a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,5 +35,97 @@ impl Message {
     /// The stream sequence.
     pub fn seq(&self) -> u64 {
         self.position.seq
+    }
+}
+
+/// A message in a log, shared by everybody who reads it. It is encoded at
+/// most once per encoding, when the first reader wants it.
+#[derive(Debug)]
+pub struct Entry {
+    message: Message,
+    /// As an element of a batch, by encoding.
+    elements: [OnceLock<Bytes>; 2],
+    /// As a whole frame of its own, by encoding: what live delivery sends
+    /// nearly always, so it is shared by a whole fan-out.
+    frames: [OnceLock<Bytes>; 2],
+}
+
+/// Charged for an entry on top of its texts: the entry itself, its places in
+/// the window's two indexes and the allocator's share of each.
+const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + 64;
+
+impl Entry {
+    /// An entry that nobody has encoded yet.
+    pub fn new(message: Message) -> Self {
+        Self {
+            message,
+            elements: Default::default(),
+            frames: Default::default(),
+        }
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The stream sequence.
+    pub fn seq(&self) -> u64 {
+        self.message.seq()
+    }
+
+    /// What a window charges for it: as if it had been encoded once as an
+    /// element and once as a frame, so that the bound holds under delivery.
+    pub fn charged_bytes(&self) -> usize {
+        let message = &self.message;
+        let id = message.id.as_ref().map_or(0, |id| id.as_str().len());
+        let texts = message.data.len() + message.kind.len() + id;
+        ENTRY_OVERHEAD_BYTES + 3 * texts
+    }
+
+    /// The message as an element of a `messages` frame.
+    pub fn element(&self, encoding: Encoding) -> &Bytes {
+        self.elements[encoding as usize].get_or_init(|| encode_message(encoding, &self.as_wire()))
+    }
+
+    /// The message as a `messages` frame of its own.
+    pub fn frame(&self, encoding: Encoding) -> &Bytes {
+        self.frames[encoding as usize].get_or_init(|| {
+            let element = encode_message(encoding, &self.as_wire());
+            encode_messages(
+                encoding,
+                &self.message.channel,
+                self.message.position.epoch,
+                std::iter::once(&element),
+            )
+        })
+    }
+
+    fn as_wire(&self) -> MessageRef<'_> {
+        let message = &self.message;
+        MessageRef {
+            seq: message.seq(),
+            prev: message.prev,
+            id: message.id.as_ref().map(MessageId::as_str),
+            kind: &message.kind,
+            sender: message.sender.as_ref().map(UserId::as_str),
+            time_ms: message.time_ms,
+            data: &message.data,
+            traceparent: message.traceparent.as_deref(),
+        }
+    }
+}
+
+/// One `messages` frame of several entries of a channel, or the shared frame
+/// of a single one.
+pub fn encode_batch(encoding: Encoding, entries: &[std::sync::Arc<Entry>]) -> Bytes {
+    match entries {
+        [] => Bytes::new(),
+        [entry] => entry.frame(encoding).clone(),
+        [first, ..] => {
+            let message = first.message();
+            let elements = entries.iter().map(|entry| entry.element(encoding));
+            encode_messages(encoding, &message.channel, message.position.epoch, elements)
+        }
     }
 }

@@ -74,11 +74,8 @@ pub trait Receipts: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Option<Cursor>, StoreFailure>>;
     /// What the user has not read in one channel. Concurrent questions share
     /// queries.
-    fn unread(
-        &self,
-        user: UserId,
-        channel: Channel,
-    ) -> BoxFuture<'_, Result<Unread, StoreFailure>>;
+    fn unread(&self, user: UserId, channel: Channel)
+    -> BoxFuture<'_, Result<Unread, StoreFailure>>;
     /// The same for the user's inbox and rooms and every other channel in
     /// which the user has acknowledged something (at most 1,000 channels),
     /// ascending by channel.

@@ -1,0 +1,142 @@
+//! Where messages below the window come from: the archive up to its
+//! watermark, the stream where the archive is behind or down.
+
+use std::sync::Arc;
+
+use protocol::{Channel, Cursor};
+
+use crate::log::{Log, Page, PageError, PageRequest, Stream};
+use crate::stats::Counters;
+
+/// The logs below the window, asked in order.
+#[derive(Clone)]
+pub struct CatchUp {
+    archive: Option<Arc<dyn Log>>,
+    stream: Arc<dyn Stream>,
+    counters: Arc<Counters>,
+}
+
+impl CatchUp {
+    /// Without an archive, the stream alone is asked.
+    pub fn new(
+        archive: Option<Arc<dyn Log>>,
+        stream: Arc<dyn Stream>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            archive,
+            stream,
+            counters,
+        }
+    }
+
+    /// The next page after a position.
+    pub async fn page(&self, request: PageRequest) -> Result<Page, PageError> {
+        let Some(archive) = &self.archive else {
+            return self.stream_page(request).await;
+        };
+        let from_archive = self.archive_page(archive, request.clone()).await;
+        let archive_error = match from_archive {
+            Ok(page) if moves(&page, &request) => return Ok(page),
+            Err(error @ PageError::Expired { .. }) => return Err(error),
+            Ok(_) => None,
+            Err(error @ (PageError::Unavailable { .. } | PageError::UnknownEpoch)) => Some(error),
+        };
+        match (self.stream_page(request.clone()).await, archive_error) {
+            (Ok(page), _) => Ok(page),
+            // While the archive is away nothing is proved to be missing.
+            (
+                Err(PageError::Expired { .. } | PageError::UnknownEpoch),
+                Some(unavailable @ PageError::Unavailable { .. }),
+            ) => Err(unavailable),
+            // The archive moved on and the stream was trimmed between the
+            // two questions: what left the stream is archived by now.
+            (Err(PageError::Expired { earliest }), _) => {
+                match self.archive_page(archive, request.clone()).await {
+                    Ok(page) if moves(&page, &request) => Ok(page),
+                    Err(error @ PageError::Unavailable { .. }) => Err(error),
+                    Ok(_) | Err(PageError::Expired { .. } | PageError::UnknownEpoch) => {
+                        Err(PageError::Expired { earliest })
+                    }
+                }
+            }
+            (Err(error @ (PageError::Unavailable { .. } | PageError::UnknownEpoch)), _) => {
+                Err(error)
+            }
+        }
+    }
+
+    /// The oldest position of the channel that can be replayed completely.
+    pub async fn earliest(&self, channel: Channel) -> Result<Cursor, PageError> {
+        if let Some(archive) = &self.archive {
+            self.counters.archive_requests.add(1);
+            match archive.earliest(channel.clone()).await {
+                Ok(cursor) => return Ok(cursor),
+                Err(error @ PageError::Unavailable { .. }) => return Err(self.unavailable(error)),
+                // The archive has not seen this stream yet.
+                Err(PageError::Expired { .. } | PageError::UnknownEpoch) => {}
+            }
+        }
+        self.counters.stream_requests.add(1);
+        self.stream.earliest(channel).await
+    }
+
+    /// The position from which the channel's `count` newest messages at or
+    /// before `through` follow.
+    pub async fn before_last(
+        &self,
+        channel: Channel,
+        through: Cursor,
+        count: usize,
+    ) -> Result<Cursor, PageError> {
+        if let Some(archive) = &self.archive {
+            self.counters.archive_requests.add(1);
+            match archive.before_last(channel.clone(), through, count).await {
+                Ok(cursor) => return Ok(cursor),
+                Err(error @ PageError::Unavailable { .. }) => return Err(self.unavailable(error)),
+                Err(PageError::Expired { .. } | PageError::UnknownEpoch) => {}
+            }
+        }
+        self.counters.stream_requests.add(1);
+        self.stream.before_last(channel, through, count).await
+    }
+
+    /// The shard's head, confirmed by the stream's leader.
+    pub async fn head(&self, shard: u16) -> Result<Cursor, PageError> {
+        self.counters.stream_requests.add(1);
+        self.stream.head(shard).await
+    }
+
+    async fn archive_page(
+        &self,
+        archive: &Arc<dyn Log>,
+        request: PageRequest,
+    ) -> Result<Page, PageError> {
+        self.counters.archive_requests.add(1);
+        archive
+            .page(request)
+            .await
+            .map_err(|error| self.unavailable(error))
+    }
+
+    async fn stream_page(&self, request: PageRequest) -> Result<Page, PageError> {
+        self.counters.stream_requests.add(1);
+        self.stream
+            .page(request)
+            .await
+            .map_err(|error| self.unavailable(error))
+    }
+
+    /// Counts an unavailable log on the way out.
+    fn unavailable(&self, error: PageError) -> PageError {
+        if matches!(error, PageError::Unavailable { .. }) {
+            self.counters.log_unavailable.add(1);
+        }
+        error
+    }
+}
+
+/// Whether a page takes its reader anywhere.
+fn moves(page: &Page, request: &PageRequest) -> bool {
+    page.through > request.after.seq || page.next_epoch.is_some() || !page.messages.is_empty()
+}

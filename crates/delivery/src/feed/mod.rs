@@ -1,0 +1,518 @@
+//! The readers of one connection, and the loop that drives them.
+//!
+//! A feed hands out one [`Output`] at a time and does nothing in between: a
+//! connection that is busy writing does not ask, its readers fall behind,
+//! and they catch up from the window or from the logs when it asks again.
+//! So the memory of a slow connection is bounded by one batch.
+
+mod fetch;
+mod start;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use protocol::{Channel, Cursor, Epoch};
+
+use crate::hub::Hub;
+use crate::log::PageError;
+use crate::message::Entry;
+use crate::reader::{HeadVerdict, Reader, Reset, Step, Verdict};
+use crate::window::{ReaderHandle, Registration, WakeSet, Window};
+
+use fetch::{Answer, Fetches};
+pub use start::Start;
+
+/// What a feed has for its connection, in the order in which it is sent.
+#[derive(Debug)]
+pub enum Output {
+    /// A subscription's start is resolved. Comes before anything else of it.
+    Subscribed {
+        /// The channel.
+        channel: Channel,
+        /// What the subscriber passed along.
+        tag: u32,
+        /// Its shard.
+        shard: u16,
+        /// Where the subscription starts.
+        cursor: Cursor,
+        /// The shard's head.
+        head: Cursor,
+    },
+    /// A subscription could not start, and does not exist.
+    Refused {
+        /// The channel.
+        channel: Channel,
+        /// What the subscriber passed along.
+        tag: u32,
+        /// Why.
+        error: PageError,
+    },
+    /// Messages, ascending and without a gap.
+    Messages {
+        /// The channel.
+        channel: Channel,
+        /// The epoch of all of them.
+        epoch: Epoch,
+        /// At least one.
+        entries: Vec<Arc<Entry>>,
+    },
+    /// Everything that was missed has been handed out.
+    Live {
+        /// The channel.
+        channel: Channel,
+        /// The position now.
+        cursor: Cursor,
+    },
+    /// Continuity is broken; the subscription goes on at the reset's head.
+    Reset {
+        /// The channel.
+        channel: Channel,
+        /// Why, and where it goes on.
+        reset: Reset,
+    },
+    /// The log cannot be read for the time being. The subscription goes on
+    /// by itself; told once until it moves again.
+    Delayed {
+        /// The channel.
+        channel: Channel,
+        /// When the log is asked again.
+        retry_after: Duration,
+    },
+}
+
+/// Why a channel could not be subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The connection has as many subscriptions as it may.
+    #[error("a connection may have {max} subscriptions")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The channel is subscribed to already.
+    #[error("already subscribed")]
+    Already,
+}
+
+/// The readers of one connection. Dropping it ends them all.
+pub struct Feed {
+    hub: Hub,
+    wake: Arc<WakeSet>,
+    /// By slot. A slot's reader is known to its window by the slot's number.
+    slots: Vec<Option<Subscription>>,
+    /// Where the next look for a ready reader begins.
+    turn: usize,
+    /// Told apart from an earlier subscription in the same slot.
+    generation: u32,
+    pending: VecDeque<Output>,
+    fetches: Fetches,
+}
+
+struct Subscription {
+    channel: Channel,
+    window: Arc<Window>,
+    registration: Registration,
+    generation: u32,
+    tag: u32,
+    max_catchup: Option<usize>,
+    phase: Phase,
+    reader: Reader,
+    /// Whether the log was asked since the subscription or its last reset.
+    asked_log: bool,
+    told_delay: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The start is being resolved.
+    Starting,
+    /// The window wakes it.
+    Running,
+    /// An answer is awaited.
+    Fetching,
+}
+
+impl Feed {
+    pub(crate) fn new(hub: Hub) -> Self {
+        let wake = Arc::new(WakeSet::new(hub.limits().subscriptions));
+        Self {
+            hub,
+            wake,
+            slots: Vec::new(),
+            turn: 0,
+            generation: 0,
+            pending: VecDeque::new(),
+            fetches: Fetches::default(),
+        }
+    }
+
+    /// Adds a reader. [`Output::Subscribed`] or [`Output::Refused`] follows
+    /// with the same `tag`. With `max_catchup`, a reset is put out instead
+    /// of a replay of more messages than that.
+    pub fn subscribe(
+        &mut self,
+        channel: Channel,
+        start: Start,
+        max_catchup: Option<usize>,
+        tag: u32,
+    ) -> Result<(), SubscribeError> {
+        if self.slot_of(&channel).is_some() {
+            return Err(SubscribeError::Already);
+        }
+        let slot = self.free_slot()?;
+        self.generation = self.generation.wrapping_add(1);
+        let window = Arc::clone(self.hub.window_of(&channel));
+        let handle = ReaderHandle {
+            set: Arc::clone(&self.wake),
+            slot: slot as u32,
+        };
+        let (registration, head) = {
+            let mut state = window.lock();
+            (state.register(&channel, handle), state.head())
+        };
+        let subscription = Subscription {
+            channel,
+            window,
+            registration,
+            generation: self.generation,
+            tag,
+            max_catchup,
+            phase: Phase::Starting,
+            reader: Reader::new(head),
+            asked_log: false,
+            told_delay: false,
+        };
+        self.slots[slot] = Some(subscription);
+        self.resolve_start(slot, start);
+        Ok(())
+    }
+
+    /// Ends a subscription; what it had ready is dropped. Returns whether
+    /// there was one.
+    pub fn unsubscribe(&mut self, channel: &Channel) -> bool {
+        let Some(slot) = self.slot_of(channel) else {
+            return false;
+        };
+        self.remove(slot);
+        true
+    }
+
+    /// Whether the channel is subscribed to.
+    pub fn is_subscribed(&self, channel: &Channel) -> bool {
+        self.slot_of(channel).is_some()
+    }
+
+    /// The channels subscribed to.
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.slots
+            .iter()
+            .flatten()
+            .map(|subscription| &subscription.channel)
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Whether there is no subscription.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Per shard, the position up to which every live subscription has been
+    /// handed everything. It moves on quiet channels too.
+    pub fn positions(&mut self) -> Vec<(u16, Cursor)> {
+        let mut positions: Vec<(u16, Cursor)> = Vec::new();
+        for subscription in self.slots.iter().flatten() {
+            if !subscription.reader.is_live() {
+                continue;
+            }
+            let position = subscription.reader.position();
+            let state = subscription.window.lock();
+            let reached = match state.count_after(&subscription.channel, position, 1) {
+                Some(0) => state.head(),
+                Some(_) | None => position,
+            };
+            let shard = subscription.window.shard();
+            match positions.iter_mut().find(|(known, _)| *known == shard) {
+                // Of two epochs, the old one is the lower bound.
+                Some((_, lowest)) if lowest.epoch == reached.epoch => {
+                    lowest.seq = lowest.seq.min(reached.seq)
+                }
+                Some((_, lowest)) if reached.epoch != state.head().epoch => *lowest = reached,
+                Some(_) => {}
+                None => positions.push((shard, reached)),
+            }
+        }
+        positions
+    }
+
+    /// The next output; waits for as long as there is none. Dropping the
+    /// future loses nothing.
+    pub async fn next(&mut self) -> Output {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next output, for callers that poll their socket in the same task.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+        self.wake.register(cx.waker());
+        loop {
+            if let Some(output) = self.pending.pop_front() {
+                return Poll::Ready(output);
+            }
+            while let Poll::Ready(Some((slot, generation, answer))) =
+                self.fetches.poll_next_unpin(cx)
+            {
+                self.on_answer(slot, generation, answer);
+            }
+            if !self.pending.is_empty() {
+                continue;
+            }
+            match self.wake.take_from(self.turn) {
+                Some(slot) => {
+                    self.turn = slot + 1;
+                    self.run(slot);
+                }
+                // A fetch that was just begun has not been polled yet.
+                None if self.fetches.has_unpolled() => {}
+                None => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Steps a woken reader until it has something to put out or waits.
+    fn run(&mut self, slot: usize) {
+        let limit = self.hub.read_limit();
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
+        if subscription.phase != Phase::Running {
+            // Stepped again when the answer is there.
+            return;
+        }
+        let mut entries = Vec::new();
+        let step = {
+            let state = subscription.window.lock();
+            subscription
+                .reader
+                .step(&subscription.channel, &state, limit, &mut entries)
+        };
+        match step {
+            Step::Deliver => {
+                self.put_messages(slot, entries);
+                // There may be more; the others come first.
+                self.wake.wake(slot);
+            }
+            Step::Live(cursor) => {
+                let counters = self.hub.counters();
+                if subscription.asked_log {
+                    counters.catch_ups_from_log.add(1);
+                } else {
+                    counters.catch_ups_from_window.add(1);
+                }
+                let channel = subscription.channel.clone();
+                self.pending.push_back(Output::Live { channel, cursor });
+            }
+            Step::Wait => {}
+            Step::ReadLog(request) => {
+                subscription.asked_log = true;
+                let catch_up = self.hub.catch_up().clone();
+                self.fetch(
+                    slot,
+                    Box::pin(async move { Answer::Page(catch_up.page(request).await) }),
+                );
+            }
+            Step::ConfirmHead => {
+                let catch_up = self.hub.catch_up().clone();
+                let shard = subscription.window.shard();
+                self.fetch(
+                    slot,
+                    Box::pin(async move { Answer::Head(catch_up.head(shard).await) }),
+                );
+            }
+        }
+    }
+
+    fn fetch(&mut self, slot: usize, question: BoxFuture<'static, Answer>) {
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
+        if subscription.phase == Phase::Running {
+            subscription.phase = Phase::Fetching;
+        }
+        self.fetches.push(slot, subscription.generation, question);
+    }
+
+    fn on_answer(&mut self, slot: usize, generation: u32, answer: Answer) {
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
+        if subscription.generation != generation {
+            return;
+        }
+        if subscription.phase == Phase::Fetching {
+            subscription.phase = Phase::Running;
+        }
+        let head = subscription.window.head();
+        match answer {
+            Answer::Start(result) => return self.on_start(slot, result),
+            Answer::TooFarBehind { start, floor } => {
+                return self.on_catch_up_bound(slot, start, floor);
+            }
+            Answer::Again => {}
+            Answer::Page(Ok(page)) => {
+                let mut entries = Vec::new();
+                let moved = subscription.reader.on_page(page, head, &mut entries);
+                if !moved {
+                    // The log ends below the window's floor: its source is
+                    // catching up.
+                    return self.ask_again(slot, PAUSE_AT_LOG_END);
+                }
+                subscription.told_delay = false;
+                self.put_messages(slot, entries);
+            }
+            Answer::Page(Err(error)) => match subscription.reader.on_page_error(&error, head) {
+                Verdict::Reset(reset) => self.put_reset(slot, reset),
+                Verdict::Retry => return self.delay(slot, &error),
+            },
+            Answer::Head(Ok(confirmed)) => match subscription.reader.on_head(confirmed, head) {
+                HeadVerdict::Reset(reset) => self.put_reset(slot, reset),
+                HeadVerdict::WaitFor(seq) => {
+                    let handle = ReaderHandle {
+                        set: Arc::clone(&self.wake),
+                        slot: slot as u32,
+                    };
+                    let mut state = subscription.window.lock();
+                    // The window may have got there in the meantime; then
+                    // the reader is stepped at once.
+                    if state.head().epoch == confirmed.epoch && state.head().seq < seq {
+                        state.wait_for_head(seq, handle);
+                        return;
+                    }
+                }
+            },
+            Answer::Head(Err(error)) => return self.delay(slot, &error),
+        }
+        self.wake.wake(slot);
+    }
+
+    fn put_messages(&mut self, slot: usize, entries: Vec<Arc<Entry>>) {
+        let Some(subscription) = self.slots.get(slot).and_then(Option::as_ref) else {
+            return;
+        };
+        let Some(first) = entries.first() else { return };
+        self.hub.counters().deliveries.add(entries.len() as u64);
+        let epoch = first.message().position.epoch;
+        self.pending.push_back(Output::Messages {
+            channel: subscription.channel.clone(),
+            epoch,
+            entries,
+        });
+    }
+
+    fn put_reset(&mut self, slot: usize, reset: Reset) {
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
+        subscription.asked_log = false;
+        self.hub.counters().count_reset(reset.reason);
+        self.pending.push_back(Output::Reset {
+            channel: subscription.channel.clone(),
+            reset,
+        });
+    }
+
+    /// The log is away: tell so once, and ask again later.
+    fn delay(&mut self, slot: usize, error: &PageError) {
+        let retry_after = match error {
+            PageError::Unavailable { retry_after, .. } => *retry_after,
+            PageError::Expired { .. } | PageError::UnknownEpoch => PAUSE_AT_LOG_END,
+        };
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
+        if matches!(error, PageError::Unavailable { .. })
+            && !std::mem::replace(&mut subscription.told_delay, true)
+        {
+            self.pending.push_back(Output::Delayed {
+                channel: subscription.channel.clone(),
+                retry_after,
+            });
+        }
+        self.ask_again(slot, retry_after);
+    }
+
+    fn ask_again(&mut self, slot: usize, pause: Duration) {
+        self.fetch(
+            slot,
+            Box::pin(async move {
+                tokio::time::sleep(pause).await;
+                Answer::Again
+            }),
+        );
+    }
+
+    fn slot_of(&self, channel: &Channel) -> Option<usize> {
+        self.slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|known| known.channel == *channel))
+    }
+
+    fn free_slot(&mut self) -> Result<usize, SubscribeError> {
+        if let Some(slot) = self.slots.iter().position(Option::is_none) {
+            return Ok(slot);
+        }
+        let max = self.hub.limits().subscriptions;
+        if self.slots.len() >= max {
+            return Err(SubscribeError::TooMany { max });
+        }
+        // Most connections have one or two subscriptions.
+        self.slots.reserve_exact(1);
+        self.slots.push(None);
+        Ok(self.slots.len() - 1)
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        subscription
+            .window
+            .lock()
+            .unregister(&subscription.channel, subscription.registration);
+        self.pending
+            .retain(|output| output.channel() != &subscription.channel);
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        for slot in 0..self.slots.len() {
+            self.remove(slot);
+        }
+    }
+}
+
+impl Output {
+    /// The channel that it is about.
+    pub fn channel(&self) -> &Channel {
+        match self {
+            Self::Subscribed { channel, .. }
+            | Self::Refused { channel, .. }
+            | Self::Messages { channel, .. }
+            | Self::Live { channel, .. }
+            | Self::Reset { channel, .. }
+            | Self::Delayed { channel, .. } => channel,
+        }
+    }
+}
+
+/// How long a reader pauses when the log has nothing yet. Long enough not to
+/// spin, short against a reconnect.
+const PAUSE_AT_LOG_END: Duration = Duration::from_millis(50);

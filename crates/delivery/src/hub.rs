@@ -1,0 +1,127 @@
+//! The delivery side of one edge: its windows and the logs below them.
+
+use std::sync::Arc;
+
+use protocol::{Channel, Cursor};
+
+use crate::catch_up::CatchUp;
+use crate::feed::Feed;
+use crate::log::{Log, Stream};
+use crate::stats::Counters;
+use crate::window::{ReadLimit, Window};
+
+/// Bounds of delivery, per edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryLimits {
+    /// Bytes of messages that each shard's window keeps.
+    pub window_bytes: usize,
+    /// Subscriptions of one connection.
+    pub subscriptions: usize,
+    /// Messages handed to a connection at a time; also the size of a page
+    /// of the log. What is handed out waits in memory for the socket.
+    pub batch_messages: usize,
+    /// Payload bytes handed to a connection at a time.
+    pub batch_bytes: usize,
+}
+
+impl Default for DeliveryLimits {
+    fn default() -> Self {
+        // 256 messages and 256 KiB are what one batched read of the stream
+        // gives; a page is replayed in well under a millisecond, so larger
+        // ones would only cost memory.
+        Self {
+            window_bytes: 64 * 1024 * 1024,
+            subscriptions: 128,
+            batch_messages: 256,
+            batch_bytes: 256 * 1024,
+        }
+    }
+}
+
+/// A cheap handle to the windows of all shards and the logs below them.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    windows: Box<[Arc<Window>]>,
+    catch_up: CatchUp,
+    counters: Arc<Counters>,
+    limits: DeliveryLimits,
+}
+
+impl Hub {
+    /// Empty windows for `shards` shards (at least 1), to be filled by
+    /// [`crate::window::fill`].
+    pub fn new(
+        shards: u16,
+        archive: Option<Arc<dyn Log>>,
+        stream: Arc<dyn Stream>,
+        limits: DeliveryLimits,
+    ) -> Self {
+        let windows = (0..shards.max(1))
+            .map(|shard| Arc::new(Window::new(shard, limits.window_bytes)))
+            .collect();
+        let counters = Arc::new(Counters::default());
+        let catch_up = CatchUp::new(archive, stream, Arc::clone(&counters));
+        Self {
+            shared: Arc::new(Shared {
+                windows,
+                catch_up,
+                counters,
+                limits,
+            }),
+        }
+    }
+
+    /// The readers of a new connection.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.clone())
+    }
+
+    /// The windows, by shard.
+    pub fn windows(&self) -> &[Arc<Window>] {
+        &self.shared.windows
+    }
+
+    /// The window that holds a channel.
+    pub fn window_of(&self, channel: &Channel) -> &Arc<Window> {
+        let shards = self.shared.windows.len();
+        let shard = usize::from(channel.shard(u16::try_from(shards).unwrap_or(u16::MAX)));
+        // A shard is below the number of windows, of which there is one.
+        &self.shared.windows[shard % shards]
+    }
+
+    /// Epoch and newest sequence of a channel's shard, as this edge knows it.
+    pub fn head_of(&self, channel: &Channel) -> Cursor {
+        self.window_of(channel).head()
+    }
+
+    /// Whether every window has caught up with its stream.
+    pub fn is_filled(&self) -> bool {
+        self.shared.windows.iter().all(|window| window.is_filled())
+    }
+
+    /// The logs below the windows.
+    pub fn catch_up(&self) -> &CatchUp {
+        &self.shared.catch_up
+    }
+
+    /// What delivery has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The bounds of delivery.
+    pub fn limits(&self) -> DeliveryLimits {
+        self.shared.limits
+    }
+
+    pub(crate) fn read_limit(&self) -> ReadLimit {
+        ReadLimit {
+            messages: self.shared.limits.batch_messages,
+            bytes: self.shared.limits.batch_bytes,
+        }
+    }
+}
