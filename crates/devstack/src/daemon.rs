@@ -1,14 +1,38 @@
 //! What the servers have in common: one process at a time, started again in place with the same specification.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::error::StartError;
 use crate::process::{POLL, Process, ProcessSpec, Signal};
+use crate::{nats, postgres};
 
 /// Log lines in an error: enough for a panic or a refused configuration.
 const LOG_LINES: usize = 20;
+
+/// What shows that a server is up. Data and not a closure, so that starting one is a `Send` future.
+#[derive(Debug, Clone)]
+pub(crate) enum Sign {
+    /// The nats-server of this name greets.
+    NatsGreets { addr: SocketAddr, name: String },
+    /// The JetStream of the nats-server of this name answers.
+    JetStreamAnswers { addr: SocketAddr, name: String },
+    /// Postgres asks for a password.
+    PostgresTakesConnections { addr: SocketAddr },
+}
+
+impl Sign {
+    /// Looks once.
+    pub(crate) async fn shows(&self) -> bool {
+        match self {
+            Self::NatsGreets { addr, name } => nats::greets(*addr, name).await,
+            Self::JetStreamAnswers { addr, name } => nats::jetstream_answers(*addr, name).await,
+            Self::PostgresTakesConnections { addr } => postgres::takes_connections(*addr).await,
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -26,15 +50,11 @@ impl Daemon {
         }
     }
 
-    /// Starts the process (it must not run) and returns once `ready` says so.
-    pub(crate) async fn start(
-        &self,
-        deadline: Duration,
-        ready: impl AsyncFn() -> bool,
-    ) -> Result<(), StartError> {
+    /// Starts the process (it must not run) and returns once the sign shows.
+    pub(crate) async fn start(&self, deadline: Duration, up: Sign) -> Result<(), StartError> {
         *self.process.lock() = Some(Process::spawn(&self.spec)?);
         let end = Instant::now() + deadline;
-        while !ready().await {
+        while !up.shows().await {
             if let Some(status) = self.process.lock().as_mut().and_then(Process::exited) {
                 return Err(StartError::Exited {
                     name: self.name.to_owned(),

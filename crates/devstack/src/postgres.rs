@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::account::{Account, copy_private, make_private_dir};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Sign};
 use crate::error::StartError;
 use crate::port::PortLease;
 use crate::process::{ProcessSpec, Signal};
@@ -144,10 +144,10 @@ impl Postgres {
     }
 
     async fn launch(&self) -> Result<(), StartError> {
-        let addr = self.port.addr();
-        self.daemon
-            .start(READY, async || takes_connections(addr).await)
-            .await
+        let up = Sign::PostgresTakesConnections {
+            addr: self.port.addr(),
+        };
+        self.daemon.start(READY, up).await
     }
 
     /// `postgres://…@127.0.0.1:<port>/postgres`; the same after a restart.
@@ -421,7 +421,7 @@ fn check_version(data: &Path, programs: &Path) -> Result<(), StartError> {
 
 /// Sends a start-up message and looks at the kind of answer: a request for a password means that the server is up,
 /// an error (code 57P03) that it is starting or recovering.
-async fn takes_connections(addr: std::net::SocketAddr) -> bool {
+pub(crate) async fn takes_connections(addr: std::net::SocketAddr) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(addr).await.ok()?;
         let body = b"\x00\x03\x00\x00user\0postgres\0database\0postgres\0\0";

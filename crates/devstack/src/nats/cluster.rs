@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::probe;
 use super::server::{NatsOptions, NatsServer};
 use crate::error::StartError;
 use crate::port::PortLease;
@@ -53,7 +52,7 @@ impl NatsCluster {
                 .data_dir
                 .map(|folder: PathBuf| folder.join(index.to_string()));
             let server = NatsServer::prepare(&options, PortLease::take()?, Some(&cluster)).await?;
-            server.launch(None).await?;
+            server.launch(server.greets()).await?;
             servers.push(server);
         }
         let cluster = Self {
@@ -71,7 +70,8 @@ impl NatsCluster {
     pub async fn formed(&self) -> Result<(), StartError> {
         let end = Instant::now() + FORMED;
         for server in &self.servers {
-            while !probe::jetstream_answers(server.addr(), server.name()).await {
+            let up = server.jetstream_answers();
+            while !up.shows().await {
                 if Instant::now() >= end {
                     return Err(StartError::NotReady {
                         name: "nats-server cluster".to_owned(),

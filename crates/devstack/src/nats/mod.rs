@@ -4,5 +4,7 @@ mod cluster;
 mod probe;
 mod server;
 
+pub(crate) use probe::{greets, jetstream_answers};
+
 pub use cluster::NatsCluster;
 pub use server::{NatsOptions, NatsServer, SyncInterval};

@@ -13,14 +13,14 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 const LINE_BYTES: u64 = 64 * 1024;
 
 /// Whether the server called `name` greets on the port.
-pub(super) async fn greets(addr: SocketAddr, name: &str) -> bool {
+pub(crate) async fn greets(addr: SocketAddr, name: &str) -> bool {
     timeout(ATTEMPT, greeted(addr, name))
         .await
         .is_ok_and(|stream| stream.is_some())
 }
 
 /// Whether the server called `name` is there and its JetStream answers (in a cluster: has a leader).
-pub(super) async fn jetstream_answers(addr: SocketAddr, name: &str) -> bool {
+pub(crate) async fn jetstream_answers(addr: SocketAddr, name: &str) -> bool {
     timeout(ATTEMPT, account_info(addr, name))
         .await
         .ok()

@@ -8,15 +8,14 @@ use std::time::Duration;
 use rand::Rng;
 use tempfile::TempDir;
 
-use super::probe;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Sign};
 use crate::error::StartError;
 use crate::port::PortLease;
 use crate::process::{ProcessSpec, Signal};
 use crate::tools::{Tools, silent};
 
 /// Until a server answers: milliseconds when new, more when it recovers a large store.
-pub(super) const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(30);
 /// Until a server has ended in order. It waits for its clients (lame duck mode is not used), so this is short.
 const STOP: Duration = Duration::from_secs(5);
 /// New ports after a port was taken by a program that does not lease.
@@ -88,7 +87,7 @@ impl NatsServer {
         loop {
             let port = PortLease::take()?;
             let server = Self::prepare(&options, port, None).await?;
-            match server.launch(Some(READY)).await {
+            match server.launch(server.jetstream_answers()).await {
                 Ok(()) => return Ok(server),
                 Err(error) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
@@ -138,16 +137,25 @@ impl NatsServer {
         })
     }
 
-    /// Starts the process; waits for JetStream for `jetstream`, or only for the listening port when `None` (a cluster
-    /// has no JetStream before its peers are up).
-    pub(super) async fn launch(&self, jetstream: Option<Duration>) -> Result<(), StartError> {
-        let addr = self.port.addr();
-        self.daemon
-            .start(jetstream.unwrap_or(READY), async || match jetstream {
-                Some(_) => probe::jetstream_answers(addr, &self.name).await,
-                None => probe::greets(addr, &self.name).await,
-            })
-            .await
+    /// Starts the process and waits until the sign shows.
+    pub(super) async fn launch(&self, up: Sign) -> Result<(), StartError> {
+        self.daemon.start(READY, up).await
+    }
+
+    /// Its port answers. All that can be asked of a cluster's first server: there is no JetStream without a leader.
+    pub(super) fn greets(&self) -> Sign {
+        Sign::NatsGreets {
+            addr: self.port.addr(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Its JetStream answers (in a cluster: has a leader).
+    pub(super) fn jetstream_answers(&self) -> Sign {
+        Sign::JetStreamAnswers {
+            addr: self.port.addr(),
+            name: self.name.clone(),
+        }
     }
 
     /// `nats://127.0.0.1:<port>`; the same after a restart.
@@ -205,7 +213,7 @@ impl NatsServer {
     /// When it does not come up.
     pub async fn restart(&self) -> Result<(), StartError> {
         self.stop().await;
-        self.launch(Some(READY)).await
+        self.launch(self.jetstream_answers()).await
     }
 
     /// SIGSTOP: connections stay open and nothing answers, like a host that hangs.
@@ -216,14 +224,6 @@ impl NatsServer {
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
         self.daemon.signal_tree(Signal::Resume);
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) const fn addr(&self) -> std::net::SocketAddr {
-        self.port.addr()
     }
 }
 

@@ -310,14 +310,18 @@ mod tests {
     #[test]
     fn only_a_recent_server_counts() {
         let folder = tempfile::tempdir().unwrap();
+        // Written by another process: a file that this one has just had open for writing may be "busy" when a test
+        // beside us forks at that moment.
         let fake = |version: &str| {
             let file = folder.path().join(version);
-            fs::write(
-                &file,
-                format!("#!/bin/sh\necho 'nats-server: v{version}'\n"),
+            let script = format!(
+                "printf '#!/bin/sh\necho nats-server: v{version}\n' > \"$0\"; chmod 755 \"$0\""
+            );
+            run(
+                Command::new("sh").args(["-c", &script]).arg(&file),
+                VERSION_CHECK,
             )
             .unwrap();
-            make_executable(&file).unwrap();
             file
         };
         assert!(recent(&fake("2.12.6")));
