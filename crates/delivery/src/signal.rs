@@ -43,7 +43,7 @@ pub trait Signals: Send + Sync + 'static {
     /// having received it.
     fn send(&self, signal: Signal) -> BoxFuture<'_, Result<(), SignalError>>;
     /// All signals from now on, this edge's own included.
-    fn subscribe(&self) -> BoxFuture<'_, Result<Box<dyn Feed<Signal>>, SignalError>>;
+    fn subscribe(&self) -> BoxFuture<'_, Result<Box<dyn Incoming<Signal>>, SignalError>>;
 }
 
 /// Sends control messages and receives those of all edges.
@@ -51,12 +51,12 @@ pub trait Controls: Send + Sync + 'static {
     /// Hands a control message to the transport.
     fn send(&self, control: Control) -> BoxFuture<'_, Result<(), SignalError>>;
     /// All control messages from now on, this edge's own included.
-    fn subscribe(&self) -> BoxFuture<'_, Result<Box<dyn Feed<Control>>, SignalError>>;
+    fn subscribe(&self) -> BoxFuture<'_, Result<Box<dyn Incoming<Control>>, SignalError>>;
 }
 
 /// What arrives, one by one. It survives reconnects; what was sent meanwhile
 /// is lost, and so is what a reader too slow to keep up has not taken.
-pub trait Feed<T>: Send {
+pub trait Incoming<T>: Send {
     /// The next one; `None` when the backplane is closed. Dropping the future
     /// loses nothing.
     fn next(&mut self) -> BoxFuture<'_, Option<T>>;

@@ -1,0 +1,210 @@
+//! Storing a message: published with its id until it is acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Request;
+use delivery::publish::{Publication, Publish, PublishError, Published};
+use futures_util::future::BoxFuture;
+use protocol::Cursor;
+use rand::Rng;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::api::{self, ApiError, code};
+use crate::connect::Inner;
+use crate::message;
+use crate::shard::Shard;
+
+/// What a client is told to wait after a publish that was not acknowledged.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The same when the stream is full: the archiver has to catch up first.
+const RETRY_AFTER_FULL: Duration = Duration::from_secs(5);
+
+/// Pause before a publish is sent again after a refusal that passes (no
+/// leader, no stream yet), jittered by half.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Stores messages; cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    inner: Arc<Inner>,
+}
+
+/// The acknowledgement of JetStream.
+#[derive(Deserialize)]
+struct Ack {
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    async fn store(&self, publication: Publication) -> Result<Published, PublishError> {
+        let inner = &*self.inner;
+        let refused = |reason: String| PublishError::Refused { reason };
+        let headers = message::headers(&publication).map_err(refused)?;
+        let subject = inner.names.message(&publication.channel);
+        let shard = inner.shard(publication.channel.shard(inner.config.shards));
+        let deadline = Instant::now() + Duration::from_millis(inner.config.publish_timeout_ms);
+        let _permit = tokio::time::timeout_at(deadline, inner.publish_permits.acquire())
+            .await
+            .map_err(|_elapsed| unavailable("too many publishes are waiting"))?
+            .map_err(|_closed| unavailable("shutting down"))?;
+        // A new message gets a sequence above every one seen by now.
+        let floor = shard.highest();
+        let mut first = true;
+        loop {
+            if !std::mem::take(&mut first) {
+                inner.counters.publish_retries.increment();
+            }
+            let request = Request::new()
+                .headers(headers.clone())
+                .payload(publication.data.clone());
+            let failure = match self.attempt(&subject, request, deadline).await {
+                Ok(ack) => return self.position(shard, floor, &ack, deadline).await,
+                Err(error) => verdict(error)?,
+            };
+            let pause = match failure {
+                Passing::Lost => Duration::ZERO,
+                Passing::Refused(_) => PAUSE.mul_f64(rand::rng().random_range(0.5..1.5)),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(unavailable(match failure {
+                    Passing::Lost => "no acknowledgement in time".into(),
+                    Passing::Refused(reason) => reason,
+                }));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One attempt, ended early when the connection is lost: the answer
+    /// would never come.
+    async fn attempt(
+        &self,
+        subject: &str,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Ack, ApiError> {
+        let link = &self.inner.publish;
+        let timeout = self.inner.config.request_timeout();
+        // Not sent while the connection is down: it would be queued, and
+        // queued again by every retry.
+        if !link.is_up() && tokio::time::timeout_at(deadline, link.up()).await.is_err() {
+            return Err(ApiError::Timeout(timeout));
+        }
+        let life = link.life();
+        let answer = tokio::select! {
+            biased;
+            answer = api::request(&link.client, subject.to_owned(), request, timeout) => answer?,
+            () = link.lost_since(life) => return Err(ApiError::Timeout(timeout)),
+        };
+        api::decode(&answer.payload)
+    }
+
+    /// The position that an acknowledgement stands for. It names only a
+    /// sequence: the epoch is the one we know, unless something says that it
+    /// may have changed, when the leader is asked first.
+    async fn position(
+        &self,
+        shard: &Shard,
+        floor: u64,
+        ack: &Ack,
+        deadline: Instant,
+    ) -> Result<Published, PublishError> {
+        let went_back = !ack.duplicate && ack.seq <= floor;
+        if went_back {
+            tracing::warn!(
+                stream = shard.stream,
+                ack.seq,
+                seen = floor,
+                "a new message got a sequence that was taken: the stream is another one"
+            );
+            shard.suspect();
+        }
+        let epoch = loop {
+            if let Some(state) = shard.known().filter(|_| !shard.is_suspect()) {
+                break state.epoch;
+            }
+            match self.inner.fresh(shard).await {
+                Ok(state) => break state.epoch,
+                // Stored, but nobody can say where: the retry will be told.
+                Err(error) if Instant::now() + PAUSE >= deadline => {
+                    return Err(unavailable(error.to_string()));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        if !ack.duplicate {
+            shard.saw(ack.seq);
+        }
+        Ok(Published {
+            cursor: Cursor::new(epoch, ack.seq),
+            duplicate: ack.duplicate,
+        })
+    }
+}
+
+/// Why an attempt failed where another may succeed.
+enum Passing {
+    /// No answer came.
+    Lost,
+    /// The server said no for now.
+    Refused(String),
+}
+
+/// Whether an error passes by itself within a publish's time.
+fn verdict(error: ApiError) -> Result<Passing, PublishError> {
+    match error {
+        ApiError::Timeout(_) => Ok(Passing::Lost),
+        ApiError::NoResponders | ApiError::Malformed(_) => Ok(Passing::Refused(error.to_string())),
+        ApiError::NotSent(reason) => Err(PublishError::Refused { reason }),
+        ApiError::Server { code, description } => match code {
+            code::MESSAGE_TOO_LARGE => Err(PublishError::Refused {
+                reason: description,
+            }),
+            code::STORE_FAILED if description.contains("maximum") => Err(FULL),
+            code::STORAGE_RESOURCES_EXCEEDED
+            | code::ACCOUNT_RESOURCES_EXCEEDED
+            | code::INSUFFICIENT_RESOURCES => Err(FULL),
+            _ => Ok(Passing::Refused(format!("{description} ({code})"))),
+        },
+    }
+}
+
+const FULL: PublishError = PublishError::Full {
+    retry_after: RETRY_AFTER_FULL,
+};
+
+fn unavailable(reason: impl Into<String>) -> PublishError {
+    PublishError::Unavailable {
+        retry_after: RETRY_AFTER,
+        reason: reason.into(),
+    }
+}
+
+impl Publish for Publisher {
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<Published, PublishError>> {
+        Box::pin(async move {
+            let counters = &self.inner.counters;
+            counters.publishes.increment();
+            let result = self.store(publication).await;
+            match &result {
+                Ok(published) => {
+                    counters.acks.increment();
+                    if published.duplicate {
+                        counters.duplicates.increment();
+                    }
+                }
+                Err(_) => counters.publish_errors.increment(),
+            }
+            result
+        })
+    }
+}
