@@ -109,10 +109,17 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn signal_tree(&self, signal: Signal) {
+    pub(crate) fn pause(&self) {
         if let Some(process) = self.process.lock().as_mut() {
             // It fails only for a process that is gone.
-            let _gone = process.signal_tree(signal);
+            let _gone = process.pause();
+        }
+    }
+
+    pub(crate) fn resume(&self) {
+        if let Some(process) = self.process.lock().as_mut() {
+            // As above.
+            let _gone = process.signal_tree(Signal::Resume);
         }
     }
 

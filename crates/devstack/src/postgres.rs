@@ -267,12 +267,12 @@ impl Postgres {
 
     /// SIGSTOP to all its processes: connections stay open and nothing answers.
     pub fn pause(&self) {
-        self.daemon.signal_tree(Signal::Pause);
+        self.daemon.pause();
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
-        self.daemon.signal_tree(Signal::Resume);
+        self.daemon.resume();
     }
 }
 

@@ -23,6 +23,9 @@ use crate::account::Account;
 /// How often a condition is looked at while waiting for it.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 
+/// Threads stop within microseconds, or when they leave the kernel (a sync to disk).
+const STANDS_STILL: Duration = Duration::from_secs(2);
+
 /// Arguments: the signal that asks the program to end, a folder to remove after it (may be empty), the program, its
 /// arguments. `$$` is the program's process id, as the shell becomes the program. The watchdog is orphaned at
 /// once (the inner `&`), as Postgres takes the death of an unknown child of its own for a crash.
@@ -244,6 +247,22 @@ impl Process {
         Ok(())
     }
 
+    /// Stops the process and its descendants where they are, and returns when they stand still: the signal alone
+    /// only asks for it, and a thread may still answer a request meanwhile.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn pause(&mut self) -> io::Result<()> {
+        self.signal_tree(Signal::Pause)?;
+        let end = Instant::now() + STANDS_STILL;
+        for pid in descendants(self.pid()).into_iter().chain([self.pid()]) {
+            while !stands_still(pid) && Instant::now() < end {
+                pause_thread(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
     /// How the process ended, or nothing while it runs.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none()
@@ -377,6 +396,21 @@ fn parents() -> Vec<(u32, u32)> {
             Some((pid, parent.parse().ok()?))
         })
         .collect()
+}
+
+/// Whether every thread of a process is stopped (or the process gone). Always so where there is no /proc to tell.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| {
+            let state = stat
+                .rsplit_once(')')
+                .map_or("", |(_, rest)| rest.trim_start());
+            state.starts_with(['T', 'Z', 'X'])
+        })
+    })
 }
 
 /// Sends a signal to a process that is not our child; one that is gone is not an error.

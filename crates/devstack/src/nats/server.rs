@@ -218,12 +218,12 @@ impl NatsServer {
 
     /// SIGSTOP: connections stay open and nothing answers, like a host that hangs.
     pub fn pause(&self) {
-        self.daemon.signal_tree(Signal::Pause);
+        self.daemon.pause();
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
-        self.daemon.signal_tree(Signal::Resume);
+        self.daemon.resume();
     }
 }
 
