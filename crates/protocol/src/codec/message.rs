@@ -254,3 +254,64 @@ fn proto_head(out: &mut BytesMut, tag: u32, len: usize) {
 fn bytes_field_len(tag: u32, len: usize) -> usize {
     key_len(tag) + encoded_len_varint(len as u64) + len
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::codec::{json, server};
+    use crate::frame::{ServerBody, ServerFrame};
+
+    fn message() -> impl Strategy<Value = Message> {
+        let numbers = prop_oneof![Just((1, 0, 0)), any::<(u64, u64, i64)>()];
+        let data = prop_oneof![
+            Just(Bytes::new()),
+            Just(Bytes::from_static(b"{\"a\": [1,\n 2]}")),
+            proptest::collection::vec(any::<u8>(), 0..400).prop_map(Bytes::from),
+        ];
+        let id = proptest::option::of("[a-z0-9-]{1,40}");
+        let sender = proptest::option::of("[a-z0-9-]{1,40}");
+        let trace = proptest::option::of("[a-z0-9-]{55}");
+        (numbers, id, ".{0,200}", sender, data, trace).prop_map(
+            |((seq, prev, time_ms), id, kind, sender, data, traceparent)| Message {
+                seq,
+                prev,
+                id: id.map(|id| MessageId::parse(&id).unwrap()),
+                kind: kind.into(),
+                sender: sender.map(|sender| UserId::parse(&sender).unwrap()),
+                time_ms,
+                data,
+                traceparent: traceparent.map(Into::into),
+            },
+        )
+    }
+
+    proptest! {
+        /// The frame that is joined by hand is the one that prost and serde
+        /// write from `frames.proto`.
+        #[test]
+        fn the_hot_path_writes_what_the_generated_code_writes(
+            req in prop_oneof![Just(0), any::<u32>()],
+            epoch: u64,
+            messages in proptest::collection::vec(message(), 0..4),
+        ) {
+            let batch = Messages {
+                channel: Channel::parse("room:1").unwrap(),
+                epoch: Epoch(epoch),
+                messages,
+            };
+            let frame = ServerFrame { req, body: ServerBody::Messages(batch.clone()) };
+            let wire = server::to_wire(&frame);
+            prop_assert_eq!(
+                encode_batch(Encoding::Proto, req, &batch),
+                wire.encode_to_vec()
+            );
+            prop_assert_eq!(
+                encode_batch(Encoding::Json, req, &batch),
+                json::encode(req, wire.body.as_ref())
+            );
+        }
+    }
+}
