@@ -1,0 +1,38 @@
+# The commands of this project. `make help` lists them.
+#
+# Everything shares one target folder, so that what one command built the next one does not build again.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt fmt-check lint deny tools stack
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Run two edges, NATS and Postgres on this machine, with a page to try it; Ctrl-C ends all of it
+	@echo "Building Rejoin (some minutes the first time, seconds afterwards) …"
+	@$(CARGO) run --locked --package server --bin rejoin -- dev
+
+test: ## Run every test, on a real nats-server and Postgres (gets them when they are not here)
+	@scripts/test
+
+check: fmt-check lint deny ## What CI checks before it tests: format, lints, dependencies
+
+fmt: ## Format the code
+	@$(CARGO) fmt --all
+
+fmt-check:
+	@$(CARGO) fmt --all --check
+
+lint:
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+deny: ## Check licences, sources and which crate may depend on what
+	@scripts/deny
+
+tools: ## Find or get nats-server and Postgres, and say where they are
+	@$(CARGO) run --quiet --locked --package devstack --bin devstack -- tools
+
+stack: ## Run a private nats-server and Postgres until Ctrl-C, and print their URLs
+	@$(CARGO) run --quiet --locked --package devstack --bin devstack -- run
