@@ -1,1 +1,29 @@
-//! Under construction.
+//! The network face of Rejoin: connections, the HTTP API, and who may do
+//! what.
+//!
+//! - [`Edge`]: what every request and connection shares ([`edge`]);
+//! - [`auth`]: tokens, API keys and what they grant;
+//! - [`http`]: publishing, catching up and health over HTTP;
+//! - [`registry`]: the live connections by user;
+//! - [`listen`]: sockets and HTTP/1;
+//! - [`origin`]: which web pages may use the edge;
+//! - [`drain`]: leaving without a storm; [`readiness`]: getting connections;
+//! - [`config`], [`limits`]: what an operator can set.
+//!
+//! It depends on `delivery` and `protocol` alone: what stores, archives and
+//! transports is handed in by the composition root.
+
+pub mod auth;
+pub mod config;
+pub mod drain;
+pub mod edge;
+pub mod http;
+pub mod limits;
+pub mod listen;
+pub mod origin;
+pub mod readiness;
+pub mod registry;
+
+pub use config::EdgeConfig;
+pub use drain::{Drain, Phase};
+pub use edge::{Edge, EdgeParts};

@@ -1,0 +1,80 @@
+//! Who is asking, and which channels may they reach.
+//!
+//! - [`pattern`]: `room:1` or `topic:*`, matched on parsed channels;
+//! - [`grants`]: what an authenticated caller may do;
+//! - [`config`]: keys as an operator writes them;
+//! - [`token`]: JSON Web Tokens of users, verified and minted;
+//! - [`api_key`]: keys of services;
+//! - [`Authenticator`]: tells tokens and keys apart and checks both.
+
+pub mod api_key;
+pub mod config;
+pub mod grants;
+pub mod pattern;
+pub mod token;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use api_key::{API_KEY_PREFIX, ApiKeyConfig};
+pub use config::{AuthConfig, AuthConfigError, KeyConfig, Secret, TokenAlgorithm};
+pub use grants::{Caller, Grants, ServiceGrants};
+pub use pattern::{Pattern, PatternError};
+pub use token::{Claims, MintError, TOKEN_MAX_BYTES, TokenError, mint};
+
+use api_key::ApiKeys;
+use token::TokenKeys;
+
+/// Verifies tokens and API keys against the configured keys. Made once at
+/// start, so that a bad key is found there and not by the first user.
+#[derive(Debug)]
+pub struct Authenticator {
+    tokens: TokenKeys,
+    api_keys: ApiKeys,
+}
+
+/// Why a bearer credential was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BearerError {
+    /// A user's token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A service's key that is not configured.
+    #[error("unknown API key")]
+    UnknownApiKey,
+}
+
+impl Authenticator {
+    /// Reads and checks every configured key, including those in files.
+    pub fn new(config: &AuthConfig) -> Result<Self, AuthConfigError> {
+        Ok(Self {
+            tokens: TokenKeys::new(config)?,
+            api_keys: ApiKeys::new(&config.api_keys)?,
+        })
+    }
+
+    /// Verifies a user's token at the given time.
+    pub fn verify_token(&self, token: &str, now_s: u64) -> Result<Grants, TokenError> {
+        self.tokens.verify(token, now_s)
+    }
+
+    /// Verifies what stands after `Authorization: Bearer`: a service's API
+    /// key (they begin with [`API_KEY_PREFIX`]) or a user's token.
+    pub fn verify_bearer(&self, credential: &str, now_s: u64) -> Result<Caller, BearerError> {
+        if credential.starts_with(API_KEY_PREFIX) {
+            return self
+                .api_keys
+                .find(credential)
+                .map(Caller::Service)
+                .ok_or(BearerError::UnknownApiKey);
+        }
+        Ok(Caller::User(self.verify_token(credential, now_s)?))
+    }
+}
+
+/// Seconds since the Unix epoch, the unit of a token's times. The one place
+/// where the edge reads the wall clock for authentication.
+pub fn unix_now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
+}

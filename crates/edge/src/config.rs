@@ -1,0 +1,205 @@
+//! What an operator can set about an edge: plain data with defaults.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::{AuthConfig, AuthConfigError};
+use crate::limits::{Limits, within};
+use crate::origin::OriginConfig;
+
+/// One edge.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// How the edge is called in `connected` frames, logs and metrics,
+    /// `[A-Za-z0-9_.-]{1,64}`. Default: empty, which stands for the host's
+    /// name.
+    pub name: String,
+    /// Serves the demonstration page at `/` and lets pages from localhost
+    /// in. For development only. Default: false.
+    pub dev: bool,
+    /// Where and how it listens.
+    pub listen: ListenConfig,
+    /// Which web pages may use it.
+    pub origins: OriginConfig,
+    /// Who is let in.
+    pub auth: AuthConfig,
+    /// What one connection, request or window may take.
+    pub limits: Limits,
+    /// How it leaves.
+    pub drain: DrainConfig,
+}
+
+/// Where and how an edge listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Address and port; port 0 takes a free one. Default: 127.0.0.1:8080,
+    /// so that nothing is exposed unasked.
+    pub address: SocketAddr,
+    /// Open connections, plain and upgraded together; at least 1. More are
+    /// told 503 and closed. Default: 100000, for which the process needs as
+    /// many file descriptors.
+    pub connections: usize,
+    /// Time for a whole request header, which also bounds how long a
+    /// connection stays open between two requests, in milliseconds; 100 to
+    /// 120000. Default: 10000.
+    pub header_timeout_ms: u32,
+    /// Longest request header, in bytes; 8192 to 1048576. Default: 16384, a
+    /// token of the longest kind and as much again.
+    pub header_bytes: usize,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            connections: 100_000,
+            header_timeout_ms: 10_000,
+            header_bytes: 16 * 1024,
+        }
+    }
+}
+
+impl ListenConfig {
+    /// [`Self::header_timeout_ms`] as a duration.
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms.into())
+    }
+}
+
+/// How an edge leaves when it is told to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainConfig {
+    /// Time between answering "not ready" and sending connections away, in
+    /// milliseconds; at most 120000. Load balancers take a probe or two to
+    /// notice. Default: 2000.
+    pub unready_ms: u32,
+    /// Time over which connections are sent away, in milliseconds; at most
+    /// 600000. Each picks a random moment, so that the other edges see a
+    /// steady stream and no storm. Default: 10000.
+    pub spread_ms: u32,
+    /// Time after that for what is still under way, in milliseconds; at most
+    /// 600000. Then everything is cut. Default: 10000.
+    pub deadline_ms: u32,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self {
+            unready_ms: 2_000,
+            spread_ms: 10_000,
+            deadline_ms: 10_000,
+        }
+    }
+}
+
+impl DrainConfig {
+    /// [`Self::unready_ms`] as a duration.
+    pub fn unready(&self) -> Duration {
+        Duration::from_millis(self.unready_ms.into())
+    }
+
+    /// [`Self::spread_ms`] as a duration.
+    pub fn spread(&self) -> Duration {
+        Duration::from_millis(self.spread_ms.into())
+    }
+
+    /// [`Self::deadline_ms`] as a duration.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms.into())
+    }
+}
+
+/// A value that cannot be used; names its field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct ConfigError {
+    /// The field, like `limits.ping_ms`, relative to the edge's section.
+    pub field: String,
+    /// What is wrong with it and what it should be.
+    pub reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<AuthConfigError> for ConfigError {
+    fn from(error: AuthConfigError) -> Self {
+        Self::new(format!("auth.{}", error.field), error.reason)
+    }
+}
+
+impl EdgeConfig {
+    /// Checks every bound. Keys are checked by
+    /// [`Authenticator::new`](crate::auth::Authenticator::new).
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if self.name.len() > 64 || !self.name.bytes().all(allowed) {
+            let reason = "up to 64 of A-Z a-z 0-9 _ . -";
+            return Err(ConfigError::new("name", reason));
+        }
+        let listen = &self.listen;
+        within("listen.connections", listen.connections, 1..=10_000_000)?;
+        let timeout = 100..=120_000;
+        within(
+            "listen.header_timeout_ms",
+            listen.header_timeout_ms,
+            timeout,
+        )?;
+        let header = 8_192..=1_048_576;
+        within("listen.header_bytes", listen.header_bytes, header)?;
+        within("drain.unready_ms", self.drain.unready_ms, 0..=120_000)?;
+        within("drain.spread_ms", self.drain.spread_ms, 0..=600_000)?;
+        within("drain.deadline_ms", self.drain.deadline_ms, 0..=600_000)?;
+        self.origins.check()?;
+        self.limits.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(EdgeConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn every_bound_names_its_field() {
+        type Break = fn(&mut EdgeConfig);
+        let cases: [(&str, Break); 11] = [
+            ("name", |c| c.name = "edge 1".to_owned()),
+            ("listen.connections", |c| c.listen.connections = 0),
+            ("listen.header_bytes", |c| c.listen.header_bytes = 100),
+            ("drain.spread_ms", |c| c.drain.spread_ms = 600_001),
+            ("origins.allowed[0]", |c| {
+                c.origins.allowed = vec!["*".to_owned()];
+            }),
+            ("limits.message_bytes", |c| c.limits.message_bytes = 0),
+            ("limits.message_bytes", |c| {
+                c.limits.message_bytes = 524_289;
+            }),
+            ("limits.batch_bytes", |c| c.limits.batch_bytes = 65_535),
+            ("limits.window_bytes", |c| c.limits.window_bytes = 1),
+            ("limits.ping_ms", |c| c.limits.ping_ms = 60_000),
+            ("limits.retry_max_ms", |c| c.limits.retry_max_ms = 999),
+        ];
+        for (field, break_it) in cases {
+            let mut config = EdgeConfig::default();
+            break_it(&mut config);
+            let error = config.check().unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Leaving without a storm: not ready, then send connections away one by
+//! one, then cut what is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// How far an edge is on its way out. It only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Normal work.
+    Serving,
+    /// `/readyz` says no, everything else goes on: load balancers get time
+    /// to notice.
+    Unready,
+    /// No new connections; open ones are sent away, each at its moment.
+    Leaving,
+    /// The deadline is past: everything ends now.
+    Stopped,
+}
+
+/// A cheap handle to the phase and to the connections that are still open.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    phase: watch::Sender<Phase>,
+    spread: Duration,
+    connections: TaskTracker,
+}
+
+impl Drain {
+    /// An edge at work, whose connections will leave over `spread`.
+    pub fn new(spread: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                phase: watch::Sender::new(Phase::Serving),
+                spread,
+                connections: TaskTracker::new(),
+            }),
+        }
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        *self.shared.phase.borrow()
+    }
+
+    /// Moves forward; going back is ignored.
+    pub fn advance(&self, to: Phase) {
+        self.shared
+            .phase
+            .send_if_modified(|phase| std::mem::replace(phase, (*phase).max(to)) < to);
+    }
+
+    /// Resolves once the phase is reached or passed.
+    pub async fn reached(&self, phase: Phase) {
+        let mut phases = self.shared.phase.subscribe();
+        // The sender lives in self, so waiting cannot fail.
+        let _ = phases.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Resolves when it is this connection's turn to be sent away: at a
+    /// random moment of the spread after [`Phase::Leaving`] was reached.
+    pub async fn turn(&self) {
+        self.reached(Phase::Leaving).await;
+        let delay = self.shared.spread.mul_f64(rand::random::<f64>());
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.reached(Phase::Stopped) => {}
+        }
+    }
+
+    /// Held by each open connection for as long as it lives. Upgraded
+    /// sockets hold one too: neither hyper nor axum tracks those.
+    pub fn track(&self) -> TaskTrackerToken {
+        self.shared.connections.token()
+    }
+
+    /// Open connections, plain and upgraded.
+    pub fn open_connections(&self) -> usize {
+        self.shared.connections.len()
+    }
+
+    /// Resolves when no connection is open, or after `deadline`. Returns how
+    /// many are left.
+    pub async fn wait_empty(&self, deadline: Duration) -> usize {
+        self.shared.connections.close();
+        // Elapsing is one of the two expected ends.
+        let _ = tokio::time::timeout(deadline, self.shared.connections.wait()).await;
+        self.open_connections()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_phase_only_moves_forward() {
+        let drain = Drain::new(Duration::ZERO);
+        drain.advance(Phase::Leaving);
+        drain.advance(Phase::Unready);
+        assert_eq!(drain.phase(), Phase::Leaving);
+        drain.reached(Phase::Unready).await;
+        drain.turn().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_leave_over_the_spread_and_not_at_once() {
+        let spread = Duration::from_secs(10);
+        let drain = Drain::new(spread);
+        drain.advance(Phase::Leaving);
+        let begin = tokio::time::Instant::now();
+        let turns = (0..1_000).map(|_| async {
+            drain.turn().await;
+            begin.elapsed()
+        });
+        let left = futures_util::future::join_all(turns).await;
+        assert!(
+            left.iter()
+                .all(|elapsed| *elapsed <= spread + Duration::from_millis(1))
+        );
+        // In each tenth of the spread some 100 leave; 50 to 150 is more than
+        // five standard deviations on both sides.
+        for tenth in 0..10 {
+            let bounds = spread * tenth / 10..spread * (tenth + 1) / 10;
+            let count = left
+                .iter()
+                .filter(|elapsed| bounds.contains(*elapsed))
+                .count();
+            assert!((50..=150).contains(&count), "{count} left in tenth {tenth}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hard_stop_does_not_wait_for_the_spread() {
+        let drain = Drain::new(Duration::from_secs(600));
+        drain.advance(Phase::Stopped);
+        let begin = tokio::time::Instant::now();
+        drain.turn().await;
+        assert!(begin.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_last_connection_or_the_deadline() {
+        let drain = Drain::new(Duration::ZERO);
+        let open = drain.track();
+        assert_eq!(drain.wait_empty(Duration::from_secs(1)).await, 1);
+        drop(open);
+        assert_eq!(drain.wait_empty(Duration::from_secs(1)).await, 0);
+    }
+}

@@ -1,0 +1,103 @@
+//! What every request and connection of an edge shares.
+
+use std::sync::Arc;
+
+use axum::Router;
+use delivery::Hub;
+use delivery::publish::Publish;
+
+use crate::auth::Authenticator;
+use crate::config::EdgeConfig;
+use crate::drain::Drain;
+use crate::http;
+use crate::origin::OriginPolicy;
+use crate::readiness::Readiness;
+use crate::registry::Registry;
+
+/// What an edge is made of; the composition root fills it in.
+pub struct EdgeParts {
+    /// Settings and limits.
+    pub config: EdgeConfig,
+    /// Who may do what.
+    pub auth: Authenticator,
+    /// The windows and the logs below them.
+    pub hub: Hub,
+    /// Where messages are stored.
+    pub publish: Arc<dyn Publish>,
+}
+
+/// A cheap handle to an edge.
+#[derive(Clone)]
+pub struct Edge {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    parts: EdgeParts,
+    origins: OriginPolicy,
+    drain: Drain,
+    readiness: Readiness,
+    registry: Registry,
+}
+
+impl Edge {
+    /// An edge that serves until its [`Drain`] says otherwise.
+    pub fn new(parts: EdgeParts) -> Self {
+        let config = &parts.config;
+        let shared = Shared {
+            origins: OriginPolicy::new(&config.origins, config.dev),
+            drain: Drain::new(config.drain.spread()),
+            readiness: Readiness::new(),
+            registry: Registry::default(),
+            parts,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Settings and limits.
+    pub fn config(&self) -> &EdgeConfig {
+        &self.shared.parts.config
+    }
+
+    /// Who may do what.
+    pub fn auth(&self) -> &Authenticator {
+        &self.shared.parts.auth
+    }
+
+    /// The windows and the logs below them.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.parts.hub
+    }
+
+    /// Where messages are stored.
+    pub fn publish(&self) -> &Arc<dyn Publish> {
+        &self.shared.parts.publish
+    }
+
+    /// Serving, leaving or stopped, and the connections that are open.
+    pub fn drain(&self) -> &Drain {
+        &self.shared.drain
+    }
+
+    /// Where parts of the process report whether they can do their work.
+    pub fn readiness(&self) -> &Readiness {
+        &self.shared.readiness
+    }
+
+    /// Which web pages may use this edge.
+    pub fn origins(&self) -> &OriginPolicy {
+        &self.shared.origins
+    }
+
+    /// Everything this edge answers, as one service.
+    pub fn router(&self) -> Router {
+        http::layered(self, http::routes(self))
+    }
+
+    /// The live connections by user.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+}

@@ -1,0 +1,103 @@
+//! The HTTP API: publishing, catching up without a connection, and health.
+//!
+//! - [`publish`]: one message, or a batch;
+//! - [`catch_up`]: a channel's messages after a position;
+//! - [`health`]: is the process alive, and should it get connections;
+//! - [`error`]: what went wrong, as JSON;
+//! - [`bearer`]: who asks.
+
+pub mod bearer;
+pub mod catch_up;
+pub mod error;
+pub mod health;
+pub mod publish;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use protocol::ErrorCode;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::Edge;
+use error::ApiError;
+
+/// The header with a message's id; `?id=` says the same.
+pub const MESSAGE_ID_HEADER: &str = "rejoin-id";
+
+/// The header with a message's type; `?type=` says the same.
+pub const MESSAGE_TYPE_HEADER: &str = "rejoin-type";
+
+/// The header with the publisher's trace context (W3C Trace Context).
+pub const TRACEPARENT_HEADER: &str = "traceparent";
+
+/// The HTTP API of an edge, without its WebSocket.
+pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
+    let limits = &edge.config().limits;
+    let one = DefaultBodyLimit::max(limits.message_bytes);
+    let batch = DefaultBodyLimit::max(limits.batch_bytes);
+    Router::new()
+        .route(
+            "/v1/channels/{channel}/messages",
+            post(publish::one).layer(one).get(catch_up::page),
+        )
+        .route("/v1/messages", post(publish::batch).layer(batch))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+}
+
+/// Puts the chain that every request passes around the routes.
+pub(crate) fn layered(edge: &Edge, routes: Router<Edge>) -> Router {
+    let request_timeout = edge.config().limits.request_timeout();
+    let chain = ServiceBuilder::new()
+        // Outermost: a defect anywhere below answers 500 and ends neither
+        // the connection nor the process.
+        .layer(CatchPanicLayer::custom(answer_panic))
+        // Bounds slow bodies too: the header's timeout ends with the header.
+        // An upgraded connection has had its answer and is not concerned.
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            request_timeout,
+        ))
+        // Before CORS, which would answer a stranger's preflight politely.
+        .layer(middleware::from_fn_with_state(edge.clone(), check_origin))
+        .layer(edge.origins().cors_layer());
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(chain)
+        .with_state(edge.clone())
+}
+
+async fn check_origin(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    if edge.origins().allows(request.headers()) {
+        return next.run(request).await;
+    }
+    let message = "pages of this origin may not use this edge (origins.allowed)";
+    ApiError::new(ErrorCode::Forbidden, message).into_response()
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is nothing at this path")
+}
+
+async fn method_not_allowed() -> Response {
+    let error = ApiError::new(ErrorCode::BadRequest, "this path does not take this method");
+    (StatusCode::METHOD_NOT_ALLOWED, error.into_body()).into_response()
+}
+
+fn answer_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let what = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = what, "a handler panicked");
+    ApiError::new(ErrorCode::Internal, "a defect of the edge; it was logged").into_response()
+}
+
+#[cfg(test)]
+mod tests;

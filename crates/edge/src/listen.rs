@@ -1,0 +1,216 @@
+//! Accepting connections and speaking HTTP/1 on them.
+//!
+//! `axum::serve` has neither a header timeout nor a bound on connections, so
+//! hyper is driven here: with a timer (without one its header timeout does
+//! nothing), bounded headers, and a place in the connection limit that a
+//! socket keeps when it is upgraded.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::config::ListenConfig;
+use crate::drain::{Drain, Phase};
+
+/// Most header lines of a request; browsers send some twenty.
+const HEADERS_MAX: usize = 64;
+
+/// Pause after a failed `accept`, which is nearly always a lack of file
+/// descriptors: without it the loop would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection beyond the limit is told. Its load balancer or client
+/// tries another edge.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+Connection: close\r\nContent-Type: application/json\r\n\r\n\
+{\"error\":{\"code\":\"unavailable\",\"message\":\"too many connections\",\
+\"retryable\":true,\"retry_after_ms\":1000}}\n";
+
+/// A client's socket, with its place in the connection limit and in the
+/// drain's count. An upgrade hands out this same type again
+/// (`hyper::upgrade::Upgraded::downcast::<TokioIo<Socket>>`).
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    place: Place,
+}
+
+/// A socket's place in the connection limit and in the drain's count, given
+/// back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    _open: TaskTrackerToken,
+}
+
+impl Socket {
+    /// The stream and the place, which is to be kept for as long.
+    pub fn into_parts(self) -> (TcpStream, Place) {
+        (self.stream, self.place)
+    }
+}
+
+/// Serves until the drain reaches [`Phase::Leaving`], then no longer
+/// accepts. Connections go on by themselves until they end, or until
+/// [`Phase::Stopped`]; [`Drain::wait_empty`] tells when the last is gone.
+pub async fn serve(listener: TcpListener, router: Router, config: &ListenConfig, drain: Drain) {
+    let places = Arc::new(Semaphore::new(
+        config.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let protocol = protocol(config);
+    let mut leaving = pin!(drain.reached(Phase::Leaving));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut leaving => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(error = %error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
+            refuse(stream);
+            continue;
+        };
+        // Nagle's algorithm holds small frames back by up to 40 ms.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "TCP_NODELAY could not be set");
+        }
+        let socket = Socket {
+            stream,
+            place: Place {
+                _permit: permit,
+                _open: drain.track(),
+            },
+        };
+        // Tracked through the socket's place. Crash policy: a panic in a
+        // handler is answered with 500 by the router; anything else ends
+        // this one connection.
+        tokio::spawn(connection(
+            protocol.clone(),
+            socket,
+            peer,
+            router.clone(),
+            drain.clone(),
+        ));
+    }
+}
+
+fn protocol(config: &ListenConfig) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout())
+        .max_buf_size(config.header_bytes)
+        .max_headers(HEADERS_MAX);
+    protocol
+}
+
+async fn connection(
+    protocol: http1::Builder,
+    socket: Socket,
+    peer: SocketAddr,
+    router: Router,
+    drain: Drain,
+) {
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(
+        protocol
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = drain.reached(Phase::Leaving) => {
+            // Idle: ends now. In a request: ends with its answer.
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = drain.reached(Phase::Stopped) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that hang up, stall or speak something else: their
+        // business, but of use when one is being debugged.
+        tracing::debug!(peer = %peer, error = %error, "connection ended");
+    }
+}
+
+/// Says why, as far as the socket's buffer takes it, and closes.
+fn refuse(stream: TcpStream) {
+    // A fresh socket's buffer is empty; whatever happens, it is closed.
+    let _ = stream.try_write(TOO_MANY);
+}
+
+/// Errors of `accept` that concern the connection and not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+//! The live connections of an edge by user, and how to reach into them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use protocol::{Channel, UserId};
+
+use protocol::codes::CloseCode;
+
+/// What somebody outside wants of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Close it with this code.
+    Close(CloseCode),
+    /// The right to this channel was lost: end the subscription.
+    Remove(Channel),
+}
+
+/// Commands that wait for a connection. More than this come only when its
+/// task does not run; then it is closed and comes back with its rights
+/// checked anew.
+const COMMANDS_MAX: usize = 64;
+
+/// One live connection, as others see it.
+#[derive(Debug)]
+pub struct ConnectionHandle {
+    id: u64,
+    user: UserId,
+    device: Option<Box<str>>,
+    commands: Mutex<Vec<Command>>,
+    waker: AtomicWaker,
+}
+
+impl ConnectionHandle {
+    /// Its number on this edge.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whose it is.
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The name that the client gave its device.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// Leaves a command and wakes the connection's task.
+    pub fn send(&self, command: Command) {
+        {
+            let mut commands = self.commands.lock();
+            if commands.len() < COMMANDS_MAX {
+                commands.push(command);
+            } else {
+                *commands = vec![Command::Close(CloseCode::Disconnected)];
+            }
+        }
+        self.waker.wake();
+    }
+
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn take(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.commands.lock())
+    }
+}
+
+/// The live connections of an edge.
+#[derive(Debug, Default)]
+pub struct Registry {
+    next_id: AtomicU64,
+    by_user: Mutex<HashMap<UserId, Vec<Arc<ConnectionHandle>>>>,
+}
+
+/// Keeps a connection in the registry; dropping it takes it out.
+pub struct Registered<'a> {
+    registry: &'a Registry,
+    handle: Arc<ConnectionHandle>,
+}
+
+impl Registry {
+    /// Adds a connection of a user.
+    pub fn add(&self, user: UserId, device: Option<Box<str>>) -> Registered<'_> {
+        let handle = Arc::new(ConnectionHandle {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
+            user: user.clone(),
+            device,
+            commands: Mutex::default(),
+            waker: AtomicWaker::new(),
+        });
+        let mut by_user = self.by_user.lock();
+        let connections = by_user.entry(user).or_default();
+        // Most users have one connection.
+        connections.reserve_exact(1);
+        connections.push(Arc::clone(&handle));
+        Registered {
+            registry: self,
+            handle,
+        }
+    }
+
+    /// The connections of a user.
+    pub fn of(&self, user: &UserId) -> Vec<Arc<ConnectionHandle>> {
+        self.by_user.lock().get(user).cloned().unwrap_or_default()
+    }
+
+    /// How many users are connected.
+    pub fn users(&self) -> usize {
+        self.by_user.lock().len()
+    }
+}
+
+impl Registered<'_> {
+    /// The connection.
+    pub fn handle(&self) -> &Arc<ConnectionHandle> {
+        &self.handle
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let mut by_user = self.registry.by_user.lock();
+        if let Some(connections) = by_user.get_mut(&self.handle.user) {
+            connections.retain(|known| known.id != self.handle.id);
+            if connections.is_empty() {
+                by_user.remove(&self.handle.user);
+            }
+        }
+    }
+}
