@@ -82,3 +82,7 @@ pub const JSON_DEPTH_MAX: usize = 100;
 /// Longest message of an `error` frame that tells why a frame was refused, in
 /// bytes: names the field, without letting a client have its input back.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 240;
+
+/// Most users that a `presence` frame names: more than a page shows, and 66 KB
+/// with the longest names.
+pub const PRESENCE_USERS_MAX: usize = 1_000;
