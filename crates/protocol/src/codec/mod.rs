@@ -1,11 +1,11 @@
 //! The two encodings of a frame: JSON and protobuf, with the same meaning.
 //!
 //! Both go through the types generated from `frames.proto`, so that a rule is
-//! checked in one place: [`client`] and [`server`] turn those into frames of
-//! valid types and back. [`json`] reads and writes the generated types as
-//! JSON, [`payload`] embeds a payload in JSON. The hot path, one message to
-//! many connections, goes around them: [`message`] writes each message once
-//! per encoding and joins what is ready.
+//! checked in one place: `client` and `server` turn those into frames of valid
+//! types and back. `json` reads and writes the generated types as JSON,
+//! `payload` embeds a payload in JSON. The hot path, one message to many
+//! connections, goes around them: `message` writes each message once per
+//! encoding and joins what is ready.
 
 mod client;
 mod error;
