@@ -201,12 +201,14 @@ pub trait ArchiveSink: Send + Sync {
         shard: u16,
         position: Cursor,
     ) -> BoxFuture<'_, Result<Option<i64>, SinkError>>;
-    /// Starts an epoch and closes the one before, all or nothing.
+    /// Starts an epoch and closes the one before, all or nothing. `false` if
+    /// the archive has had this epoch before and closed it: the stream must
+    /// begin another.
     fn begin_epoch<'a>(
         &'a self,
         lease: &'a Lease,
         new: &'a NewEpoch,
-    ) -> BoxFuture<'a, Result<(), SinkError>>;
+    ) -> BoxFuture<'a, Result<bool, SinkError>>;
     /// Messages up to `floor` were lost to the archive: from now on it is
     /// complete only after it. Moves the watermark there.
     fn raise_floor<'a>(
