@@ -150,7 +150,9 @@ impl Reader {
             out.push(Arc::new(Entry::new(message)));
         }
         self.position.seq = self.position.seq.max(page.through.min(reach));
-        if let Some(next) = page.next_epoch {
+        // Where the window still stands in the closed epoch, the page's end may
+        // be beyond it; then the rest comes with a later page.
+        if let Some(next) = page.next_epoch.filter(|_| page.through <= reach) {
             self.position = Cursor::new(next, 0);
         }
         self.position != before

@@ -391,7 +391,8 @@ impl Feed {
                     let mut state = subscription.window.lock();
                     // The window may have got there in the meantime; then
                     // the reader is stepped at once.
-                    if state.head().epoch == confirmed.epoch && state.head().seq < seq {
+                    let waiting_in = subscription.reader.position().epoch;
+                    if state.head().epoch == waiting_in && state.head().seq < seq {
                         state.wait_for_head(seq, handle);
                         return;
                     }

@@ -83,14 +83,27 @@ impl World {
 
     /// Whether a reset of this reason is justified at this position.
     pub(crate) fn justifies(&self, reason: delivery::ResetReason, position: Cursor) -> bool {
+        // The reader may have moved on through closed lives without a word.
+        let ahead = |index: usize| {
+            let own = if epoch_of(index) == position.epoch {
+                position.seq
+            } else {
+                0
+            };
+            (&self.lives[index], own, index + 1 < self.lives.len())
+        };
+        let first = self.life_of(position.epoch);
+        let rest = first.unwrap_or(0)..self.lives.len();
         match reason {
-            delivery::ResetReason::Expired => self
-                .life_of(position.epoch)
-                .is_some_and(|index| position.seq < self.lives[index].expired),
-            delivery::ResetReason::Epoch => match self.life_of(position.epoch) {
-                None => true,
-                Some(index) => index + 1 < self.lives.len() && !self.is_complete(index),
-            },
+            delivery::ResetReason::Expired => {
+                first.is_some() && rest.map(ahead).any(|(life, from, _)| from < life.expired)
+            }
+            delivery::ResetReason::Epoch => {
+                let incomplete = |(life, from, closed): (&Life, u64, bool)| {
+                    closed && (life.archived < life.last || from > life.last)
+                };
+                first.is_none() || rest.map(ahead).any(incomplete)
+            }
             delivery::ResetReason::Ahead => self
                 .life_of(position.epoch)
                 .is_none_or(|index| position.seq > self.lives[index].last),
