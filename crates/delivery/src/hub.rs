@@ -7,6 +7,7 @@ use protocol::{Channel, Cursor};
 use crate::catch_up::CatchUp;
 use crate::feed::Feed;
 use crate::log::{Log, Stream};
+use crate::signal::Signal;
 use crate::stats::Counters;
 use crate::window::{ReadLimit, Window};
 
@@ -96,6 +97,15 @@ impl Hub {
     /// Epoch and newest sequence of a channel's shard, as this edge knows it.
     pub fn head_of(&self, channel: &Channel) -> Cursor {
         self.window_of(channel).head()
+    }
+
+    /// Hands a signal to every subscriber of its channel on this edge.
+    pub fn signal(&self, signal: Signal) {
+        let signal = Arc::new(signal);
+        let state = self.window_of(&signal.channel).lock();
+        for reader in state.readers(&signal.channel) {
+            reader.set.signal(Arc::clone(&signal));
+        }
     }
 
     /// Whether every window has caught up with its stream.

@@ -22,6 +22,7 @@ use crate::hub::Hub;
 use crate::log::PageError;
 use crate::message::Entry;
 use crate::reader::{HeadVerdict, Reader, Reset, Step, Verdict};
+use crate::signal::Signal;
 use crate::window::{ReaderHandle, Registration, WakeSet, Window};
 
 use fetch::{Answer, Fetches};
@@ -83,6 +84,8 @@ pub enum Output {
         /// When the log is asked again.
         retry_after: Duration,
     },
+    /// A signal of somebody who is on the channel now.
+    Signal(Arc<Signal>),
 }
 
 /// Why a channel could not be subscribed to.
@@ -281,7 +284,12 @@ impl Feed {
                 }
                 // A fetch that was just begun has not been polled yet.
                 None if self.fetches.has_unpolled() => {}
-                None => return Poll::Pending,
+                None => match self.wake.take_signal() {
+                    // One that came in before its subscription ended.
+                    Some(signal) if !self.is_subscribed(&signal.channel) => {}
+                    Some(signal) => return Poll::Ready(Output::Signal(signal)),
+                    None => return Poll::Pending,
+                },
             }
         }
     }
@@ -510,6 +518,7 @@ impl Output {
             | Self::Live { channel, .. }
             | Self::Reset { channel, .. }
             | Self::Delayed { channel, .. } => channel,
+            Self::Signal(signal) => &signal.channel,
         }
     }
 }

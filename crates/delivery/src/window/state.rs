@@ -271,6 +271,12 @@ impl<W> WindowState<W> {
         }
     }
 
+    /// Who reads a channel.
+    pub fn readers(&self, channel: &Channel) -> impl Iterator<Item = &W> {
+        let readers = self.channels.get(channel).map(|log| &log.readers);
+        readers.into_iter().flatten().map(|(_, reader)| reader)
+    }
+
     /// Wakes `waiter` once the head reaches `seq`, or at a restart.
     pub fn wait_for_head(&mut self, seq: u64, waiter: W) {
         self.head_waiters.push((seq, waiter));

@@ -1,11 +1,15 @@
 //! Waking the readers of one connection: one bit per reader, one waker for
 //! the connection's task.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use crate::signal::Signal;
 
 const WORD_BITS: usize = u64::BITS as usize;
 
@@ -14,8 +18,13 @@ const WORD_BITS: usize = u64::BITS as usize;
 #[derive(Debug)]
 pub(crate) struct WakeSet {
     ready: Box<[AtomicU64]>,
+    signals: Mutex<VecDeque<Arc<Signal>>>,
     waker: AtomicWaker,
 }
+
+/// Signals that wait for one connection. They matter only now: a connection
+/// that does not take them loses the oldest, as the protocol says.
+const SIGNALS_MAX: usize = 32;
 
 impl WakeSet {
     /// Room for `slots` readers.
@@ -23,6 +32,7 @@ impl WakeSet {
         let words = slots.div_ceil(WORD_BITS).max(1);
         Self {
             ready: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            signals: Mutex::default(),
             waker: AtomicWaker::new(),
         }
     }
@@ -37,6 +47,23 @@ impl WakeSet {
                 self.waker.wake();
             }
         }
+    }
+
+    /// Leaves a signal and wakes the connection's task.
+    pub(crate) fn signal(&self, signal: Arc<Signal>) {
+        {
+            let mut signals = self.signals.lock();
+            if signals.len() == SIGNALS_MAX {
+                signals.pop_front();
+            }
+            signals.push_back(signal);
+        }
+        self.waker.wake();
+    }
+
+    /// The oldest signal that waits.
+    pub(crate) fn take_signal(&self) -> Option<Arc<Signal>> {
+        self.signals.lock().pop_front()
     }
 
     /// Registers the task to be woken. Call before [`Self::take_from`].

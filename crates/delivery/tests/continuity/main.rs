@@ -190,6 +190,22 @@ impl Run {
     }
 
     async fn apply(&mut self, op: Op) {
+        match op {
+            Op::Take { reader, outputs } => {
+                for _ in 0..outputs {
+                    if !self.take(reader, Duration::from_millis(1)).await {
+                        break;
+                    }
+                }
+            }
+            op => self.change(op),
+        }
+        // Let the window's task run.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+    }
+
+    fn change(&mut self, op: Op) {
         let mut world = self.world.lock().unwrap();
         match op {
             Op::Publish { channel } => world.publish(channel),
@@ -249,18 +265,8 @@ impl Run {
                 drop(world);
                 self.unsubscribe(reader);
             }
-            Op::Take { reader, outputs } => {
-                drop(world);
-                for _ in 0..outputs {
-                    if !self.take(reader, Duration::from_millis(1)).await {
-                        break;
-                    }
-                }
-            }
+            Op::Take { .. } => unreachable!("taken care of by apply"),
         }
-        // Let the window's task run.
-        tokio::task::yield_now().await;
-        tokio::task::yield_now().await;
     }
 
     fn run_tail(&mut self, count: usize) {
@@ -404,6 +410,7 @@ impl Run {
                 client.position = Some(reset.head);
             }
             Output::Delayed { .. } => {}
+            Output::Signal(signal) => panic!("nobody sent {signal:?}"),
         }
         for (_, reached) in client.feed.positions() {
             let position = client.position.expect("a live subscription was told");
