@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 
 use rand::Rng;
 
@@ -28,29 +29,36 @@ impl PortLease {
     /// # Errors
     /// When the lock folder cannot be written, or no port is free.
     pub fn take() -> io::Result<Self> {
-        let uid = rustix::process::geteuid().as_raw();
-        let folder = std::env::temp_dir().join(format!("rejoin-ports-{uid}"));
-        fs::create_dir_all(&folder)?;
+        let folder = lock_folder()?;
         let mut random = rand::rng();
         for _ in 0..ATTEMPTS {
-            let port = random.random_range(RANGE);
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(folder.join(port.to_string()))?;
-            // Two tests of the bind: a program that is not ours may listen on every address.
-            let free = lock.try_lock().is_ok()
-                && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-                && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
-            if free {
-                return Ok(Self { port, _lock: lock });
+            if let Some(lease) = Self::attempt(&folder, random.random_range(RANGE))? {
+                return Ok(lease);
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "no free port found on 127.0.0.1",
-        ))
+        Err(in_use("no free port found on 127.0.0.1".to_owned()))
+    }
+
+    /// Leases this very port.
+    ///
+    /// # Errors
+    /// `AddrInUse` when it is not free, and when the lock folder cannot be written.
+    pub fn at(port: u16) -> io::Result<Self> {
+        Self::attempt(&lock_folder()?, port)?
+            .ok_or_else(|| in_use(format!("port {port} is in use")))
+    }
+
+    fn attempt(folder: &Path, port: u16) -> io::Result<Option<Self>> {
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(port.to_string()))?;
+        // Two tests of the bind: a program that is not ours may listen on every address.
+        let free = lock.try_lock().is_ok()
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        Ok(free.then_some(Self { port, _lock: lock }))
     }
 
     /// The port's number.
@@ -63,5 +71,39 @@ impl PortLease {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), self.port)
+    }
+}
+
+/// Per user, as another user's lock files cannot be opened.
+fn lock_folder() -> io::Result<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("rejoin-ports-{uid}"));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn in_use(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leased_port_is_given_to_nobody_else_until_it_is_dropped() {
+        let lease = PortLease::take().unwrap();
+        let refused = PortLease::at(lease.port()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        let port = lease.port();
+        drop(lease);
+        assert_eq!(PortLease::at(port).unwrap().port(), port);
+    }
+
+    #[test]
+    fn a_port_on_which_somebody_listens_is_not_leased() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refused = PortLease::at(listener.local_addr().unwrap().port()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
 }

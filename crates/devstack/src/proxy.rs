@@ -79,7 +79,14 @@ impl RoundRobinProxy {
     /// # Errors
     /// When no port is free.
     pub async fn start(upstreams: Vec<SocketAddr>) -> io::Result<Self> {
-        let port = PortLease::take()?;
+        Self::start_on(PortLease::take()?, upstreams).await
+    }
+
+    /// Listens on a port that the caller chose; see [`PortLease::at`].
+    ///
+    /// # Errors
+    /// When somebody took the port meanwhile.
+    pub async fn start_on(port: PortLease, upstreams: Vec<SocketAddr>) -> io::Result<Self> {
         let listener = listen(port.port()).await?;
         let shared = Arc::new(Shared {
             upstreams: Mutex::new(upstreams),
