@@ -1,6 +1,8 @@
 # The commands of this project. `make help` lists them.
 #
-# Everything shares one target folder, so that what one command built the next one does not build again.
+# Everything shares one target folder, so that what one command built the next one does not build again. For the same
+# reason `cargo run` names the program and not its package: dependencies then have the features that the whole workspace
+# asks of them, in every command.
 
 CARGO ?= cargo
 
@@ -12,7 +14,7 @@ help: ## List the commands
 
 demo: ## Run two edges, NATS and Postgres on this machine, with a page to try it; Ctrl-C ends all of it
 	@echo "Building Rejoin (some minutes the first time, seconds afterwards) …"
-	@$(CARGO) run --locked --package server --bin rejoin -- dev
+	@$(CARGO) run --locked --bin rejoin -- dev
 
 test: ## Run every test, on a real nats-server and Postgres (gets them when they are not here)
 	@scripts/test
@@ -32,7 +34,7 @@ deny: ## Check licences, sources and which crate may depend on what
 	@scripts/deny
 
 tools: ## Find or get nats-server and Postgres, and say where they are
-	@$(CARGO) run --quiet --locked --package devstack --bin devstack -- tools
+	@$(CARGO) run --quiet --locked --bin devstack -- tools
 
 stack: ## Run a private nats-server and Postgres until Ctrl-C, and print their URLs
-	@$(CARGO) run --quiet --locked --package devstack --bin devstack -- run
+	@$(CARGO) run --quiet --locked --bin devstack -- run
