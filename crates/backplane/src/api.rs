@@ -36,6 +36,9 @@ pub(crate) enum ApiError {
     /// The connection is closed for good, or the request was not sendable.
     #[error("not sent: {0}")]
     NotSent(String),
+    /// The request is larger than the server takes.
+    #[error("too large: {0}")]
+    TooLarge(String),
     /// The server's own error.
     #[error("{description} ({code})")]
     Server {
@@ -84,9 +87,12 @@ pub(crate) async fn request(
         Ok(Err(error)) => Err(match error.kind() {
             async_nats::RequestErrorKind::NoResponders => ApiError::NoResponders,
             async_nats::RequestErrorKind::TimedOut => ApiError::Timeout(timeout),
-            async_nats::RequestErrorKind::InvalidSubject
-            | async_nats::RequestErrorKind::MaxPayloadExceeded
-            | async_nats::RequestErrorKind::Other => ApiError::NotSent(error.to_string()),
+            async_nats::RequestErrorKind::MaxPayloadExceeded => {
+                ApiError::TooLarge(error.to_string())
+            }
+            async_nats::RequestErrorKind::InvalidSubject | async_nats::RequestErrorKind::Other => {
+                ApiError::NotSent(error.to_string())
+            }
         }),
     }
 }
@@ -161,8 +167,6 @@ pub(crate) struct SequencePair {
 pub(crate) struct ConsumerInfo {
     pub(crate) delivered: SequencePair,
     pub(crate) ack_floor: SequencePair,
-    #[serde(default)]
-    pub(crate) num_pending: u64,
     #[serde(default)]
     pub(crate) num_waiting: u64,
 }

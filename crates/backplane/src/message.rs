@@ -2,18 +2,19 @@
 
 use std::fmt::Write;
 
-use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, HeaderValue, NATS_MESSAGE_ID};
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use delivery::Message;
+use delivery::archive::SourceMessage;
 use delivery::publish::{Publication, Publisher};
 use protocol::{Channel, Cursor, Epoch, MessageId, NameError, UserId};
 
 use crate::names::Names;
 
-pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
-pub(crate) const KIND: &str = "Rejoin-Type";
-pub(crate) const SENDER: &str = "Rejoin-Sender";
-pub(crate) const TRACEPARENT: &str = "traceparent";
+pub(crate) const KIND: HeaderName = HeaderName::from_static("Rejoin-Type");
+pub(crate) const SENDER: HeaderName = HeaderName::from_static("Rejoin-Sender");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest application type, service name and trace context, in bytes.
 const HEADER_VALUE_MAX_BYTES: usize = 256;
@@ -23,7 +24,7 @@ const HEADER_VALUE_MAX_BYTES: usize = 256;
 /// break in a value.
 pub(crate) fn headers(publication: &Publication) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
-    headers.insert(MESSAGE_ID, stream_id(publication)?);
+    headers.insert(NATS_MESSAGE_ID, stream_id(publication)?);
     if !publication.kind.is_empty() {
         check("the type", &publication.kind)?;
         headers.insert(KIND, &*publication.kind);
@@ -72,51 +73,83 @@ fn check(what: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The client's part of a stream's message id. Ids of foreign publishers are
-/// read as far as they can be.
-fn client_id(stream_id: &str, channel: &Channel) -> Result<MessageId, NameError> {
+/// A stream's message id taken apart: whose id it is (only where an edge
+/// wrote it), and the client's part. Ids of foreign publishers are read as
+/// far as they can be.
+fn client_id<'a>(
+    stream_id: &'a str,
+    channel: &Channel,
+) -> (Option<&'a str>, Result<MessageId, NameError>) {
     let mut parts = stream_id.splitn(3, '/');
     if let (Some(scope), Some(named), Some(id)) = (parts.next(), parts.next(), parts.next())
         && (scope.starts_with("u.") || scope.starts_with("s."))
         && named == channel.as_str()
     {
-        return MessageId::parse(id);
+        return (Some(scope), MessageId::parse(id));
     }
-    MessageId::parse(stream_id.rsplit('/').next().unwrap_or_default())
+    let last = stream_id.rsplit('/').next().unwrap_or_default();
+    (None, MessageId::parse(last))
 }
 
 /// A message as it is stored, before its channel is known to be valid.
 #[derive(Debug)]
-pub(crate) struct Stored<'a> {
-    pub(crate) subject: &'a str,
-    pub(crate) epoch: Epoch,
+pub(crate) struct Stored {
+    pub(crate) subject: Subject,
     pub(crate) seq: u64,
     pub(crate) time_ms: i64,
-    pub(crate) headers: Option<&'a HeaderMap>,
+    pub(crate) headers: Option<HeaderMap>,
     pub(crate) data: Bytes,
 }
 
-impl Stored<'_> {
+impl Stored {
     /// The message; `None` where its subject is no channel's, which only
     /// foreign publishers can bring about.
-    pub(crate) fn decode(self, names: &Names) -> Option<Message> {
-        let channel = names.channel(self.subject)?;
-        // The last value: it is the one that the stream used to recognise
-        // duplicates does not matter here, but all readers must agree.
-        let value = |name: &str| Some(self.headers?.get_last(name)?.as_str());
-        let boxed = |name: &str| value(name).unwrap_or_default().into();
-        Some(Message {
-            position: Cursor::new(self.epoch, self.seq),
+    pub(crate) fn decode(self, names: &Names, epoch: Epoch) -> Option<Message> {
+        Some(self.decode_with_scope(names, epoch)?.message)
+    }
+
+    /// The message and whose id it has.
+    pub(crate) fn decode_with_scope(self, names: &Names, epoch: Epoch) -> Option<SourceMessage> {
+        let channel = names.channel(&self.subject)?;
+        let value = |name: HeaderName| Some(self.headers.as_ref()?.get_last(name)?.as_str());
+        let (scope, id) = match value(NATS_MESSAGE_ID) {
+            Some(text) => {
+                let (scope, id) = client_id(text, &channel);
+                (scope.map(Into::into), id.ok())
+            }
+            None => (None, None),
+        };
+        let message = Message {
+            position: Cursor::new(epoch, self.seq),
             prev: 0,
-            id: value(MESSAGE_ID).and_then(|id| client_id(id, &channel).ok()),
-            kind: boxed(KIND),
+            id,
+            kind: value(KIND).unwrap_or_default().into(),
             sender: value(SENDER).and_then(|sender| UserId::parse(sender).ok()),
             time_ms: self.time_ms,
-            data: self.data,
             traceparent: value(TRACEPARENT).map(Into::into),
+            data: self.data,
             channel,
-        })
+        };
+        Some(SourceMessage { message, scope })
     }
+}
+
+/// Reads a raw header block, leaving out every line that is none: the client
+/// library would drop the connection over it.
+pub(crate) fn lenient_headers(block: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let text = String::from_utf8_lossy(block);
+    for line in text.lines().skip(1) {
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        let name = name.parse::<HeaderName>();
+        let value = value.trim().parse::<HeaderValue>();
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
 }
 
 #[cfg(test)]
@@ -141,19 +174,29 @@ mod tests {
         let names = Names::new("rejoin", 4);
         let headers = headers(&publication).unwrap();
         let stored = Stored {
-            subject: &names.message(&publication.channel),
-            epoch: Epoch(1),
+            subject: names.message(&publication.channel).into(),
             seq: 7,
             time_ms: 5,
-            headers: Some(&headers),
+            headers: Some(headers),
             data: publication.data.clone(),
         };
-        let message = stored.decode(&names).unwrap();
+        let source = stored.decode_with_scope(&names, Epoch(1)).unwrap();
+        assert_eq!(source.scope.as_deref(), Some("u.42"));
+        let message = source.message;
         assert_eq!(message.channel, publication.channel);
         assert_eq!(message.id, Some(publication.id));
         assert_eq!(message.sender, publication.sender);
         assert_eq!(&*message.kind, "chat");
         assert_eq!(message.seq(), 7);
+    }
+
+    #[test]
+    fn lines_that_are_no_headers_are_left_out() {
+        let block = b"NATS/1.0\r\nRejoin-Type: a\r\nno colon\r\nbad name: x\r\n\xff\xfe: y\r\nRejoin-Sender: 4\xff2\r\n\r\n";
+        let headers = lenient_headers(block);
+        assert_eq!(headers.get(KIND).map(HeaderValue::as_str), Some("a"));
+        let sender = headers.get(SENDER).map(HeaderValue::as_str);
+        assert!(sender.is_none_or(|text| UserId::parse(text).is_err()));
     }
 
     #[test]
@@ -180,6 +223,7 @@ mod tests {
         let channel = Channel::parse("room:1").unwrap();
         let read = |id: &str| {
             client_id(id, &channel)
+                .1
                 .ok()
                 .map(|id| id.as_str().to_owned())
         };

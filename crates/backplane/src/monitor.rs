@@ -47,8 +47,10 @@ async fn run(weak: Weak<Inner>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let life = link.life();
+        let mut elected = false;
         let only = tokio::select! {
             Some(advisory) = advisories.next() => {
+                elected = advisory.subject.contains(".LEADER_ELECTED.");
                 // The stream's name is the last token.
                 advisory.subject.rsplit('.').next().map(str::to_owned)
             }
@@ -67,6 +69,9 @@ async fn run(weak: Weak<Inner>) {
             }
             if sudden {
                 shard.suspect();
+            }
+            if elected {
+                shard.disturb();
             }
             let Err(error) = inner.fresh(shard).await else {
                 continue;

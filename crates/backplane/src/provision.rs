@@ -240,7 +240,9 @@ fn failure(stream: &str, error: ApiError) -> ProvisionError {
                 reason: error.to_string(),
             }
         }
-        ApiError::NotSent(reason) => ProvisionError::Unavailable { stream, reason },
+        ApiError::NotSent(reason) | ApiError::TooLarge(reason) => {
+            ProvisionError::Unavailable { stream, reason }
+        }
         ApiError::Server { code, description } => ProvisionError::Refused {
             stream,
             reason: format!("{description} ({code})"),

@@ -164,7 +164,8 @@ fn verdict(error: ApiError) -> Result<Passing, PublishError> {
     match error {
         ApiError::Timeout(_) => Ok(Passing::Lost),
         ApiError::NoResponders | ApiError::Malformed(_) => Ok(Passing::Refused(error.to_string())),
-        ApiError::NotSent(reason) => Err(PublishError::Refused { reason }),
+        ApiError::TooLarge(reason) => Err(PublishError::Refused { reason }),
+        ApiError::NotSent(reason) => Err(unavailable(reason)),
         ApiError::Server { code, description } => match code {
             code::MESSAGE_TOO_LARGE => Err(PublishError::Refused {
                 reason: description,

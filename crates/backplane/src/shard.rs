@@ -108,6 +108,8 @@ pub(crate) struct Shard {
     /// How many of them had happened when it was last confirmed.
     cleared: AtomicU64,
     asked: Mutex<Option<Asked>>,
+    /// Counts what puts the stream's consumers in doubt.
+    disturbances: watch::Sender<u64>,
 }
 
 impl Shard {
@@ -120,6 +122,7 @@ impl Shard {
             suspicions: AtomicU64::new(1),
             cleared: AtomicU64::new(0),
             asked: Mutex::new(None),
+            disturbances: watch::Sender::new(0),
         }
     }
 
@@ -130,6 +133,16 @@ impl Shard {
 
     pub(crate) fn watch(&self) -> watch::Receiver<Option<StreamState>> {
         self.state.subscribe()
+    }
+
+    /// Tells every tail to replace its consumer.
+    pub(crate) fn disturb(&self) {
+        self.disturbances.send_modify(|count| *count += 1);
+    }
+
+    /// Changes with every [`Shard::disturb`] from now on.
+    pub(crate) fn disturbances(&self) -> watch::Receiver<u64> {
+        self.disturbances.subscribe()
     }
 
     pub(crate) fn highest(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_nats::header::HeaderName;
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use delivery::signal::{Control, Controls, Incoming, Signal, SignalError, Signals};
@@ -162,7 +163,7 @@ impl<T: Send + 'static> Incoming<T> for SubjectFeed<T> {
 
 fn decode_signal(inner: &Inner, message: async_nats::Message) -> Option<Signal> {
     let channel: Channel = inner.names.signal_channel(&message.subject)?;
-    let value = |name: &str| Some(message.headers.as_ref()?.get_last(name)?.as_str());
+    let value = |name: HeaderName| Some(message.headers.as_ref()?.get_last(name)?.as_str());
     Some(Signal {
         channel,
         kind: value(KIND).unwrap_or_default().into(),
