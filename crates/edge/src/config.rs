@@ -14,7 +14,7 @@ use crate::origin::OriginConfig;
 #[serde(default, deny_unknown_fields)]
 pub struct EdgeConfig {
     /// How the edge is called in `connected` frames, logs and metrics,
-    /// `[A-Za-z0-9_.-]{1,64}`. Default: empty, which stands for the host's
+    /// `[A-Za-z0-9_-]{1,64}`. Default: empty, which stands for the host's
     /// name.
     pub name: String,
     /// Serves the demonstration page at `/` and lets pages from localhost
@@ -143,9 +143,9 @@ impl EdgeConfig {
     /// Checks every bound. Keys are checked by
     /// [`Authenticator::new`](crate::auth::Authenticator::new).
     pub fn check(&self) -> Result<(), ConfigError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
         if self.name.len() > 64 || !self.name.bytes().all(allowed) {
-            let reason = "up to 64 of A-Z a-z 0-9 _ . -";
+            let reason = "up to 64 of A-Z a-z 0-9 _ -";
             return Err(ConfigError::new("name", reason));
         }
         let listen = &self.listen;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use delivery::Hub;
+use delivery::members::Members;
 use delivery::publish::Publish;
+use delivery::receipts::Receipts;
+use delivery::signal::{Controls, Signals};
 
 use crate::auth::Authenticator;
 use crate::config::EdgeConfig;
@@ -13,6 +16,7 @@ use crate::http;
 use crate::origin::OriginPolicy;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
+use crate::ws::WsCounters;
 
 /// What an edge is made of; the composition root fills it in.
 pub struct EdgeParts {
@@ -24,6 +28,14 @@ pub struct EdgeParts {
     pub hub: Hub,
     /// Where messages are stored.
     pub publish: Arc<dyn Publish>,
+    /// How signals travel between users; without it they are refused.
+    pub signals: Option<Arc<dyn Signals>>,
+    /// How edges tell each other things; without it only this edge is told.
+    pub controls: Option<Arc<dyn Controls>>,
+    /// Who is in which room; without it only tokens grant rooms.
+    pub members: Option<Arc<dyn Members>>,
+    /// What users have received and read; without it acks are refused.
+    pub receipts: Option<Arc<dyn Receipts>>,
 }
 
 /// A cheap handle to an edge.
@@ -38,6 +50,7 @@ struct Shared {
     drain: Drain,
     readiness: Readiness,
     registry: Registry,
+    counters: WsCounters,
 }
 
 impl Edge {
@@ -49,6 +62,7 @@ impl Edge {
             drain: Drain::new(config.drain.spread()),
             readiness: Readiness::new(),
             registry: Registry::default(),
+            counters: WsCounters::default(),
             parts,
         };
         Self {
@@ -74,6 +88,31 @@ impl Edge {
     /// Where messages are stored.
     pub fn publish(&self) -> &Arc<dyn Publish> {
         &self.shared.parts.publish
+    }
+
+    /// How signals travel between users.
+    pub fn signals(&self) -> Option<&Arc<dyn Signals>> {
+        self.shared.parts.signals.as_ref()
+    }
+
+    /// How edges tell each other things.
+    pub fn controls(&self) -> Option<&Arc<dyn Controls>> {
+        self.shared.parts.controls.as_ref()
+    }
+
+    /// Who is in which room.
+    pub fn members(&self) -> Option<&Arc<dyn Members>> {
+        self.shared.parts.members.as_ref()
+    }
+
+    /// What users have received and read.
+    pub fn receipts(&self) -> Option<&Arc<dyn Receipts>> {
+        self.shared.parts.receipts.as_ref()
+    }
+
+    /// What connections have done so far.
+    pub fn counters(&self) -> &WsCounters {
+        &self.shared.counters
     }
 
     /// Serving, leaving or stopped, and the connections that are open.

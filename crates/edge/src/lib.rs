@@ -4,6 +4,8 @@
 //! - [`Edge`]: what every request and connection shares ([`edge`]);
 //! - [`auth`]: tokens, API keys and what they grant;
 //! - [`http`]: publishing, catching up and health over HTTP;
+//! - [`ws`]: connections over WebSocket;
+//! - [`remote`]: what reaches live connections from outside;
 //! - [`registry`]: the live connections by user;
 //! - [`listen`]: sockets and HTTP/1;
 //! - [`origin`]: which web pages may use the edge;
@@ -23,6 +25,8 @@ pub mod listen;
 pub mod origin;
 pub mod readiness;
 pub mod registry;
+pub mod remote;
+pub mod ws;
 
 pub use config::EdgeConfig;
 pub use drain::{Drain, Phase};

@@ -65,7 +65,7 @@ impl Socket {
 /// Serves until the drain reaches [`Phase::Leaving`], then no longer
 /// accepts. Connections go on by themselves until they end, or until
 /// [`Phase::Stopped`]; [`Drain::wait_empty`] tells when the last is gone.
-pub async fn serve(listener: TcpListener, router: Router, config: &ListenConfig, drain: Drain) {
+pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig, drain: Drain) {
     let places = Arc::new(Semaphore::new(
         config.connections.min(Semaphore::MAX_PERMITS),
     ));

@@ -7,17 +7,21 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use protocol::{Channel, UserId};
-
-use protocol::codes::CloseCode;
+use protocol::frame::Receipt;
+use protocol::{Channel, CloseCode, Device, UserId};
 
 /// What somebody outside wants of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Close it with this code.
     Close(CloseCode),
-    /// The right to this channel was lost: end the subscription.
-    Remove(Channel),
+    /// The user is no longer a member of this room: end the subscription
+    /// unless the token grants it.
+    Removed(Channel),
+    /// Memberships may have changed unseen: ask again.
+    Recheck,
+    /// Another device of the user acknowledged something.
+    Receipt(Box<Receipt>),
 }
 
 /// Commands that wait for a connection. More than this come only when its
@@ -30,7 +34,7 @@ const COMMANDS_MAX: usize = 64;
 pub struct ConnectionHandle {
     id: u64,
     user: UserId,
-    device: Option<Box<str>>,
+    device: Option<Device>,
     commands: Mutex<Vec<Command>>,
     waker: AtomicWaker,
 }
@@ -47,8 +51,8 @@ impl ConnectionHandle {
     }
 
     /// The name that the client gave its device.
-    pub fn device(&self) -> Option<&str> {
-        self.device.as_deref()
+    pub fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
     }
 
     /// Leaves a command and wakes the connection's task.
@@ -73,61 +77,83 @@ impl ConnectionHandle {
     }
 }
 
-/// The live connections of an edge.
-#[derive(Debug, Default)]
+/// A cheap handle to the live connections of an edge.
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     next_id: AtomicU64,
     by_user: Mutex<HashMap<UserId, Vec<Arc<ConnectionHandle>>>>,
 }
 
 /// Keeps a connection in the registry; dropping it takes it out.
-pub struct Registered<'a> {
-    registry: &'a Registry,
+#[derive(Debug)]
+pub struct Registered {
+    registry: Registry,
     handle: Arc<ConnectionHandle>,
 }
 
 impl Registry {
     /// Adds a connection of a user.
-    pub fn add(&self, user: UserId, device: Option<Box<str>>) -> Registered<'_> {
+    pub fn add(&self, user: UserId, device: Option<Device>) -> Registered {
         let handle = Arc::new(ConnectionHandle {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
+            id: self.shared.next_id.fetch_add(1, Ordering::Relaxed) + 1,
             user: user.clone(),
             device,
             commands: Mutex::default(),
             waker: AtomicWaker::new(),
         });
-        let mut by_user = self.by_user.lock();
+        let mut by_user = self.shared.by_user.lock();
         let connections = by_user.entry(user).or_default();
         // Most users have one connection.
         connections.reserve_exact(1);
         connections.push(Arc::clone(&handle));
         Registered {
-            registry: self,
+            registry: self.clone(),
             handle,
         }
     }
 
     /// The connections of a user.
     pub fn of(&self, user: &UserId) -> Vec<Arc<ConnectionHandle>> {
-        self.by_user.lock().get(user).cloned().unwrap_or_default()
+        self.shared
+            .by_user
+            .lock()
+            .get(user)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Every connection.
+    pub fn all(&self) -> Vec<Arc<ConnectionHandle>> {
+        self.shared
+            .by_user
+            .lock()
+            .values()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// How many users are connected.
     pub fn users(&self) -> usize {
-        self.by_user.lock().len()
+        self.shared.by_user.lock().len()
     }
 }
 
-impl Registered<'_> {
+impl Registered {
     /// The connection.
     pub fn handle(&self) -> &Arc<ConnectionHandle> {
         &self.handle
     }
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
-        let mut by_user = self.registry.by_user.lock();
+        let mut by_user = self.registry.shared.by_user.lock();
         if let Some(connections) = by_user.get_mut(&self.handle.user) {
             connections.retain(|known| known.id != self.handle.id);
             if connections.is_empty() {

@@ -117,7 +117,8 @@ async fn read(
                 Output::Messages { .. }
                 | Output::Live { .. }
                 | Output::Reset { .. }
-                | Output::Delayed { .. } => continue,
+                | Output::Delayed { .. }
+                | Output::Signal(_) => continue,
             },
             Some(page) => page,
         };
@@ -131,7 +132,7 @@ async fn read(
                 let message = "older messages cannot be read for the time being";
                 return Err(ApiError::new(ErrorCode::Unavailable, message).after(retry_after));
             }
-            Output::Subscribed { .. } | Output::Refused { .. } => false,
+            Output::Subscribed { .. } | Output::Refused { .. } | Output::Signal(_) => false,
         };
         if done {
             // Cheap: a handful of fields and the messages' vector.

@@ -35,7 +35,7 @@ pub const MESSAGE_TYPE_HEADER: &str = "rejoin-type";
 /// The header with the publisher's trace context (W3C Trace Context).
 pub const TRACEPARENT_HEADER: &str = "traceparent";
 
-/// The HTTP API of an edge, without its WebSocket.
+/// Everything that an edge answers.
 pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
     let limits = &edge.config().limits;
     let one = DefaultBodyLimit::max(limits.message_bytes);
@@ -46,6 +46,7 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
             post(publish::one).layer(one).get(catch_up::page),
         )
         .route("/v1/messages", post(publish::batch).layer(batch))
+        .route("/v1/connect", get(crate::ws::upgrade))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
 }

@@ -1,0 +1,473 @@
+//! The one task of a connection, and its one loop.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::ws::WebSocket;
+use bytes::Bytes;
+use protocol::frame::{
+    Connect, Connected, Goaway, GoawayReason, Limits, Retry, ServerBody, Subscribe,
+};
+use protocol::{
+    ClientBody, ClientFrame, CloseCode, Encoding, ErrorCode, ServerFrame, decode_client,
+    encode_server,
+};
+use tokio::time::{Instant, Sleep};
+
+use super::frames::encode_output;
+use super::session::{Session, Work, error};
+use super::socket::{Received, Socket};
+use crate::Edge;
+use crate::auth::{Grants, unix_now_s};
+use crate::drain::Phase;
+
+/// How long a closed connection waits for the peer's close frame.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a connection that is sent away waits for the answers to its
+/// publishes.
+const LEAVE_GRACE: Duration = Duration::from_secs(2);
+
+/// Frames that could not be read before the connection is closed: one may be
+/// a newer client's, many are a defect that would go on for ever.
+const BAD_FRAMES_MAX: u32 = 10;
+
+/// Outputs of the feed in one go before other tasks get their turn.
+const OUTPUTS_PER_TURN: u32 = 32;
+
+/// How long before its end a token's expiry is announced, at the most.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
+
+/// Unanswered intervals after which a peer counts as gone.
+const SILENT_INTERVALS: u32 = 2;
+
+/// Runs a connection until it ends.
+pub(super) async fn run(edge: Edge, socket: WebSocket, encoding: Encoding, grants: Option<Grants>) {
+    let mut connection = Connection::new(edge.clone(), Socket::new(socket, encoding), grants);
+    let code = poll_fn(|cx| connection.poll(cx)).await;
+    edge.counters().count_close(code);
+}
+
+struct Connection {
+    edge: Edge,
+    socket: Socket,
+    /// From the handshake's header; the `connect` frame may do without then.
+    header_grants: Option<Grants>,
+    session: Option<Session>,
+    /// Resolves when this connection is to leave; then when it must be gone.
+    departure: Pin<Box<dyn Future<Output = ()> + Send>>,
+    timer: Pin<Box<Sleep>>,
+    times: Times,
+    closing: Option<CloseCode>,
+    /// Of the token that `times` knows, in seconds since the Unix epoch.
+    expires_s: u64,
+    bad_frames: u32,
+}
+
+/// When what is due. `None` is never.
+struct Times {
+    connect_by: Option<Instant>,
+    next_ping: Option<Instant>,
+    heard: Instant,
+    /// Since when the socket has not taken what was written.
+    stalled: Option<Instant>,
+    /// When a connection that was sent away closes, at the latest.
+    leave_by: Option<Instant>,
+    /// When a closed connection ends without the peer's answer.
+    gone_by: Option<Instant>,
+    expires: Option<Instant>,
+    /// When the client is told that its token expires; once per token.
+    expiry_notice: Option<Instant>,
+}
+
+impl Connection {
+    fn new(edge: Edge, socket: Socket, header_grants: Option<Grants>) -> Self {
+        let now = Instant::now();
+        let connect_by = now + edge.config().limits.connect_timeout();
+        let drain = edge.drain().clone();
+        Self {
+            edge,
+            socket,
+            header_grants,
+            session: None,
+            departure: Box::pin(async move { drain.turn().await }),
+            timer: Box::pin(tokio::time::sleep_until(connect_by)),
+            times: Times {
+                connect_by: Some(connect_by),
+                next_ping: None,
+                heard: now,
+                stalled: None,
+                leave_by: None,
+                gone_by: None,
+                expires: None,
+                expiry_notice: None,
+            },
+            closing: None,
+            expires_s: 0,
+            bad_frames: 0,
+        }
+    }
+
+    /// The loop. What ends a connection comes first, then what produces,
+    /// then what consumes; when nothing more is ready, everything gathered
+    /// is written with one call. Ready with the code it was closed with.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseCode>> {
+        let mut outputs = 0;
+        loop {
+            if self.departure.as_mut().poll(cx).is_ready() {
+                if let Poll::Ready(code) = self.depart() {
+                    return Poll::Ready(code);
+                }
+                continue;
+            }
+            if self.has_left() {
+                self.close(CloseCode::Draining);
+            }
+            if self.closing.is_none() && self.work(cx) {
+                outputs += 1;
+                if outputs < OUTPUTS_PER_TURN {
+                    continue;
+                }
+                cx.waker().wake_by_ref();
+                return self.flush(cx).map(|()| self.closing);
+            }
+            if self.may_receive() {
+                match self.socket.poll_receive(cx) {
+                    Poll::Ready(Received::Gone) => {
+                        // Best effort: the answer to the peer's close frame.
+                        let _ = self.socket.poll_flush(cx);
+                        return Poll::Ready(self.closing);
+                    }
+                    Poll::Ready(received) => {
+                        self.on_received(received);
+                        continue;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            let was_full = self.socket.is_full();
+            if self.socket.has_unwritten() && self.flush(cx).is_ready() {
+                return Poll::Ready(self.closing);
+            }
+            if was_full && !self.socket.is_full() {
+                continue;
+            }
+            match self.poll_timer(cx) {
+                Poll::Ready(Some(end)) => return Poll::Ready(end),
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Ready when the connection is broken.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.socket.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.times.stalled = None;
+                Poll::Pending
+            }
+            Poll::Ready(Err(())) => Poll::Ready(()),
+            Poll::Pending => {
+                self.times.stalled.get_or_insert_with(Instant::now);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Does one piece of the session's work. Returns whether there was one.
+    fn work(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(session) = self.session.as_mut() else {
+            return false;
+        };
+        let produce = !self.socket.is_full();
+        let mut out = Vec::new();
+        match session.poll_work(cx, produce, &mut out) {
+            Poll::Pending => return false,
+            Poll::Ready(Work::Frames) => {}
+            Poll::Ready(Work::Output(output)) => {
+                let frame = encode_output(self.socket.encoding(), output, 0);
+                self.send(frame);
+            }
+            Poll::Ready(Work::Close(code)) => {
+                self.send_frames(out);
+                self.close(code);
+                return true;
+            }
+        }
+        self.send_frames(out);
+        true
+    }
+
+    /// Nothing is read while what was read is not answered, or while the
+    /// peer does not take the answers.
+    fn may_receive(&self) -> bool {
+        match &self.session {
+            Some(session) if self.closing.is_none() => !session.is_busy() && !self.socket.is_full(),
+            Some(_) | None => true,
+        }
+    }
+
+    fn on_received(&mut self, received: Received) {
+        self.times.heard = Instant::now();
+        if self.closing.is_some() {
+            return;
+        }
+        match received {
+            Received::Frame(bytes) => self.on_frame(&bytes),
+            Received::Alive | Received::Gone => {}
+            Received::WrongEncoding => self.close(CloseCode::WrongEncoding),
+            Received::TooLarge => self.close(CloseCode::FrameTooLarge),
+        }
+    }
+
+    fn on_frame(&mut self, bytes: &Bytes) {
+        self.edge.counters().frames_in.add(1);
+        let frame = match decode_client(self.socket.encoding(), bytes) {
+            Ok(frame) => frame,
+            Err(problem) => {
+                self.edge.counters().bad_frames.add(1);
+                self.send_frames(vec![problem.to_frame()]);
+                self.bad_frames += 1;
+                let hopeless = self.session.is_none() || self.bad_frames >= BAD_FRAMES_MAX;
+                if hopeless {
+                    self.close(CloseCode::BadFrame);
+                }
+                return;
+            }
+        };
+        let mut out = Vec::new();
+        match (&mut self.session, frame) {
+            (Some(session), frame) => {
+                session.handle(frame, &mut out);
+                let expires_s = session.grants.expires_s;
+                self.note_expiry(expires_s);
+            }
+            (
+                None,
+                ClientFrame {
+                    req,
+                    body: ClientBody::Connect(connect),
+                },
+            ) => self.connect(req, connect, &mut out),
+            (None, frame) => {
+                let message = "the first frame of a connection is connect";
+                out.push(error(frame.req, ErrorCode::BadRequest, message, None));
+                self.send_frames(out);
+                return self.close(CloseCode::BadFrame);
+            }
+        }
+        self.send_frames(out);
+    }
+
+    fn connect(&mut self, req: u32, connect: Connect, out: &mut Vec<ServerFrame>) {
+        let verified = match (&connect.token, self.header_grants.take()) {
+            (Some(token), _) => self
+                .edge
+                .auth()
+                .verify_token(token.as_str(), unix_now_s())
+                .map_err(|problem| problem.to_string()),
+            (None, Some(grants)) => Ok(grants),
+            (None, None) => {
+                Err("a token is needed, here or in the Authorization header".to_owned())
+            }
+        };
+        let grants = match verified {
+            Ok(grants) => grants,
+            Err(message) => {
+                self.send_frames(vec![error(req, ErrorCode::Unauthorized, message, None)]);
+                return self.close(CloseCode::Unauthorized);
+            }
+        };
+        self.edge.counters().connects.add(1);
+        self.note_expiry(grants.expires_s);
+        let limits = &self.edge.config().limits;
+        self.times.connect_by = None;
+        // At a random moment, so that clients that came together do not stay
+        // together.
+        let first_ping = limits
+            .ping_interval()
+            .mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        self.times.next_ping = Some(Instant::now() + first_ping);
+        let expires_ms = grants.expires_s.saturating_mul(1_000);
+        let mut session = Session::new(self.edge.clone(), grants, connect.device);
+        let connected = Connected {
+            session: format!("{}-{}", self.edge.config().name, session.id()).into(),
+            user: session.grants.user.clone(),
+            edge: self.edge.config().name.as_str().into(),
+            ping_ms: limits.ping_ms,
+            limits: Limits {
+                message_bytes: u32::try_from(limits.message_bytes).unwrap_or(u32::MAX),
+                subscriptions: u32::try_from(limits.subscriptions).unwrap_or(u32::MAX),
+            },
+            retry: Retry {
+                min_ms: limits.retry_min_ms,
+                max_ms: limits.retry_max_ms,
+            },
+            expires_ms,
+        };
+        out.push(ServerFrame::reply(req, ServerBody::Connected(connected)));
+        for subscribe in connect.subscriptions {
+            session.subscribe(req, subscribe, out);
+        }
+        let inbox = session.grants.inbox().clone();
+        if connect.inbox && !session.feed.is_subscribed(&inbox) {
+            let from = session.default_from();
+            session.subscribe(
+                req,
+                Subscribe {
+                    channel: inbox,
+                    from,
+                    max_catchup: 0,
+                },
+                out,
+            );
+        }
+        if connect.rooms {
+            session.subscribe_rooms(req, out);
+        }
+        self.session = Some(session);
+    }
+
+    /// The connection's turn to leave has come, or its last moment.
+    fn depart(&mut self) -> Poll<Option<CloseCode>> {
+        let drain = self.edge.drain().clone();
+        if self.times.leave_by.is_some() || drain.phase() >= Phase::Stopped {
+            self.close(CloseCode::Draining);
+            return Poll::Ready(Some(CloseCode::Draining));
+        }
+        self.departure = Box::pin(async move { drain.reached(Phase::Stopped).await });
+        self.times.leave_by = Some(Instant::now() + LEAVE_GRACE);
+        // Clients come back over the first reconnect interval.
+        let within_ms = u64::from(self.edge.config().limits.retry_min_ms);
+        let retry_after_ms = (rand::random::<f64>() * within_ms as f64) as u64;
+        let goaway = Goaway {
+            reason: GoawayReason::Drain,
+            retry_after_ms,
+        };
+        self.send_frames(vec![ServerFrame::new(ServerBody::Goaway(goaway))]);
+        Poll::Pending
+    }
+
+    /// Whether a connection that was sent away has nothing to wait for.
+    fn has_left(&self) -> bool {
+        let Some(leave_by) = self.times.leave_by else {
+            return false;
+        };
+        let answered = self
+            .session
+            .as_ref()
+            .is_none_or(|session| session.publishes.len() == 0);
+        self.closing.is_none() && (answered || Instant::now() >= leave_by)
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        if self.closing.is_none() {
+            self.closing = Some(code);
+            self.times.gone_by = Some(Instant::now() + CLOSE_GRACE);
+            // Its readers end here: nothing more is delivered.
+            self.session = None;
+            self.socket.close(code);
+        }
+    }
+
+    fn send_frames(&mut self, frames: Vec<ServerFrame>) {
+        for frame in frames {
+            self.send(encode_server(self.socket.encoding(), &frame));
+        }
+    }
+
+    fn send(&mut self, frame: Bytes) {
+        self.edge.counters().frames_out.add(1);
+        self.socket.send(frame);
+    }
+
+    /// Sets the timer to the next thing that is due. Ready when something
+    /// was, with how the connection ends if it does.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<CloseCode>>> {
+        let write_timeout = self.edge.config().limits.write_timeout();
+        let times = &self.times;
+        let due = match times.gone_by {
+            Some(gone_by) => Some(gone_by),
+            None => [
+                times.connect_by,
+                times.next_ping,
+                times.leave_by,
+                times.expires,
+                times.expiry_notice,
+                times.stalled.map(|since| since + write_timeout),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+        };
+        let Some(due) = due else { return Poll::Pending };
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.on_time(Instant::now(), write_timeout))
+    }
+
+    fn on_time(&mut self, now: Instant, write_timeout: Duration) -> Option<Option<CloseCode>> {
+        let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        if past(self.times.gone_by) {
+            return Some(self.closing);
+        }
+        if past(self.times.stalled.map(|since| since + write_timeout)) {
+            // A close frame would wait behind what the peer does not take.
+            return Some(Some(CloseCode::SlowConsumer));
+        }
+        if past(self.times.connect_by) {
+            self.close(CloseCode::ConnectTimeout);
+        } else if past(self.times.expires) {
+            self.close(CloseCode::TokenExpired);
+        } else if past(self.times.next_ping) {
+            self.ping(now);
+        } else if past(self.times.expiry_notice) {
+            self.times.expiry_notice = None;
+            let left = self
+                .times
+                .expires
+                .map_or(Duration::ZERO, |expires| expires - now);
+            let expires_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            self.send_frames(vec![ServerFrame::new(ServerBody::TokenExpiring {
+                expires_in_ms,
+            })]);
+        }
+        None
+    }
+
+    /// Remembers when the token ends, unless it is known.
+    fn note_expiry(&mut self, expires_s: u64) {
+        // A token may be valid for longer than a timer can be set.
+        const A_YEAR: u64 = 365 * 24 * 3_600;
+        if self.expires_s == expires_s {
+            return;
+        }
+        self.expires_s = expires_s;
+        let left = Duration::from_secs(expires_s.saturating_sub(unix_now_s()).min(A_YEAR));
+        let expires = Instant::now() + left;
+        self.times.expires = Some(expires);
+        // A token that is short-lived is announced halfway.
+        self.times.expiry_notice = Some(expires - EXPIRY_NOTICE.min(left / 2));
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let interval = self.edge.config().limits.ping_interval();
+        if now - self.times.heard > interval * SILENT_INTERVALS {
+            return self.close(CloseCode::HeartbeatTimeout);
+        }
+        self.times.next_ping = Some(now + interval);
+        let Some(session) = self.session.as_mut() else {
+            return;
+        };
+        let positions = session.feed.positions().into_iter().collect();
+        self.send_frames(vec![ServerFrame::new(ServerBody::Ping { positions })]);
+        self.socket.ping();
+    }
+}

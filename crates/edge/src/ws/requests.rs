@@ -1,0 +1,254 @@
+//! The requests of a client that write something: publish, signal, ack.
+
+use std::sync::Arc;
+
+use delivery::publish::{Publication, Publisher};
+use delivery::receipts::{Ack, Acked};
+use delivery::signal::Signal;
+use protocol::frame::{self, Receipt, ServerBody};
+use protocol::{Channel, ErrorCode, ServerFrame};
+
+use super::publishes::{Outcome, Refusal, Waiting};
+use super::session::{Answer, Session, error, forbidden, store_error};
+use crate::registry::Command;
+
+impl Session {
+    pub(super) fn publish(
+        &mut self,
+        req: u32,
+        publish: frame::Publish,
+        out: &mut Vec<ServerFrame>,
+    ) {
+        let frame::Publish {
+            id,
+            channel,
+            kind,
+            data,
+            traceparent,
+        } = publish;
+        let most = self.edge.config().limits.message_bytes;
+        if data.len() > most {
+            let message = format!("a message has at most {most} bytes of data");
+            out.push(error(req, ErrorCode::TooLarge, message, Some(channel)));
+            return;
+        }
+        let membership = match self.grants.may_publish(&channel) {
+            true => None,
+            false => match self.membership(&channel) {
+                Some(membership) => Some(membership),
+                None => {
+                    out.push(forbidden(req, "publishing to", channel));
+                    return;
+                }
+            },
+        };
+        let user = self.grants.user.clone();
+        let publication = Publication {
+            channel: channel.clone(),
+            id: id.clone(),
+            publisher: Publisher::User(user.clone()),
+            kind,
+            sender: Some(user),
+            data,
+            traceparent,
+        };
+        let backplane = Arc::clone(self.edge.publish());
+        let of = channel.clone();
+        let work = Box::pin(async move {
+            let member = match membership {
+                None => Ok(true),
+                Some(membership) => membership.await,
+            };
+            let result = match member {
+                Ok(true) => backplane
+                    .publish(publication)
+                    .await
+                    .map_err(Refusal::Publish),
+                Ok(false) => Err(Refusal::Forbidden),
+                Err(failure) => Err(Refusal::Unknown(failure)),
+            };
+            Outcome {
+                req,
+                channel: of,
+                id,
+                result,
+            }
+        });
+        self.publishes.push(Waiting { channel, work });
+    }
+
+    /// Signals go to those who listen now, from whoever may publish there or
+    /// listens to the same room.
+    pub(super) fn signal(
+        &mut self,
+        req: u32,
+        signal: frame::SendSignal,
+        out: &mut Vec<ServerFrame>,
+    ) {
+        let frame::SendSignal {
+            channel,
+            kind,
+            data,
+        } = signal;
+        let Some(signals) = self.edge.signals().cloned() else {
+            let message = "this edge passes no signals on";
+            out.push(error(req, ErrorCode::Unsupported, message, Some(channel)));
+            return;
+        };
+        // A room that is subscribed to without a claim in the token is one
+        // whose membership was checked, and is ended when that ends.
+        let in_room = channel.namespace() == delivery::members::ROOM_NAMESPACE
+            && self.feed.is_subscribed(&channel)
+            && !self.grants.may_subscribe(&channel);
+        if !self.grants.may_publish(&channel) && !in_room {
+            out.push(forbidden(req, "signalling to", channel));
+            return;
+        }
+        let most = self.edge.config().limits.message_bytes;
+        if data.len() > most {
+            let message = format!("a signal has at most {most} bytes of data");
+            out.push(error(req, ErrorCode::TooLarge, message, Some(channel)));
+            return;
+        }
+        let sender = Some(self.grants.user.clone());
+        self.ask(Box::pin(async move {
+            let sent = signals
+                .send(Signal {
+                    channel: channel.clone(),
+                    kind,
+                    sender,
+                    data,
+                })
+                .await;
+            Answer::Reply(sent.err().map(|_| {
+                error(
+                    req,
+                    ErrorCode::Unavailable,
+                    "the signal was not sent",
+                    Some(channel),
+                )
+            }))
+        }));
+    }
+
+    pub(super) fn ack(&mut self, req: u32, ack: frame::Ack, out: &mut Vec<ServerFrame>) {
+        let frame::Ack {
+            channel,
+            delivered,
+            read,
+        } = ack;
+        let refused = match (self.edge.receipts(), &self.device) {
+            (None, _) => Some((
+                ErrorCode::Unsupported,
+                "this edge has no store, so it keeps no receipts",
+            )),
+            (Some(_), None) => Some((
+                ErrorCode::BadRequest,
+                "an ack needs a device named in connect",
+            )),
+            (Some(_), Some(_)) => None,
+        };
+        if let Some((code, message)) = refused {
+            out.push(error(req, code, message, Some(channel)));
+            return;
+        }
+        let (Some(receipts), Some(device)) = (self.edge.receipts().cloned(), self.device.clone())
+        else {
+            return;
+        };
+        if !self.grants.may_subscribe(&channel) && !self.feed.is_subscribed(&channel) {
+            out.push(forbidden(req, "acknowledging", channel));
+            return;
+        }
+        let edge = self.edge.clone();
+        let connection = self.id();
+        let user = self.grants.user.clone();
+        self.ask(Box::pin(async move {
+            let ack = Ack {
+                user: user.clone(),
+                device: device.clone(),
+                channel: channel.clone(),
+                delivered,
+                read,
+            };
+            let acked = match receipts.ack(ack).await {
+                Ok(acked) => acked,
+                Err(failure) => {
+                    return Answer::Reply(Some(store_error(req, &failure, Some(channel))));
+                }
+            };
+            let receipt = Receipt {
+                device: Some(device),
+                ..receipt(channel, &acked)
+            };
+            if acked.read_moved {
+                edge.tell_devices(&user, connection, &receipt).await;
+            }
+            Answer::Reply((req != 0).then(|| ServerFrame::reply(req, ServerBody::Receipt(receipt))))
+        }));
+    }
+
+    /// Tells a device that keeps receipts how much it has not read, without
+    /// holding up its messages.
+    pub(super) fn ask_unread(&mut self, channel: Channel) {
+        let (Some(receipts), Some(device)) = (self.edge.receipts().cloned(), self.device.clone())
+        else {
+            return;
+        };
+        let user = self.grants.user.clone();
+        self.ask(Box::pin(async move {
+            // A count that cannot be had is not worth an error: the client
+            // asked for messages.
+            let unread = receipts.unread(user, channel.clone()).await.ok();
+            Answer::Reply(unread.map(|unread| {
+                ServerFrame::new(ServerBody::Receipt(Receipt {
+                    channel,
+                    device: Some(device),
+                    delivered: None,
+                    read: unread.read,
+                    unread: unread.unread.into(),
+                }))
+            }))
+        }));
+    }
+}
+
+fn receipt(channel: Channel, acked: &Acked) -> Receipt {
+    let (delivered, read) = (acked.delivered, acked.read);
+    Receipt {
+        channel,
+        device: None,
+        delivered,
+        read,
+        unread: acked.unread.into(),
+    }
+}
+
+impl crate::Edge {
+    /// Passes a receipt on to the user's other connections: here at once, and
+    /// through the backplane to the other edges.
+    pub(crate) async fn tell_devices(
+        &self,
+        user: &protocol::UserId,
+        except: u64,
+        receipt: &Receipt,
+    ) {
+        self.tell_devices_here(user, Some(except), receipt);
+        if let Some(controls) = self.controls() {
+            crate::remote::send_receipt(self, controls, user, receipt).await;
+        }
+    }
+
+    pub(crate) fn tell_devices_here(
+        &self,
+        user: &protocol::UserId,
+        except: Option<u64>,
+        receipt: &Receipt,
+    ) {
+        for connection in self.registry().of(user) {
+            if Some(connection.id()) != except {
+                connection.send(Command::Receipt(Box::new(receipt.clone())));
+            }
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! What the frames of a client do, once it is known who the client is.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use delivery::members::{ROOM_NAMESPACE, StoreFailure};
+use delivery::{Feed, Output, Start, SubscribeError};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, Stream};
+use protocol::frame::{ErrorBody, ServerBody, Subscribe, UnsubscribeReason, Unsubscribed};
+use protocol::{Channel, ClientBody, ClientFrame, CloseCode, Device, ErrorCode, ServerFrame};
+
+use super::publishes::{Outcome, Publishes, Refusal};
+use crate::Edge;
+use crate::auth::Grants;
+use crate::registry::{Command, Registered};
+
+/// Questions to the store of one connection that are under way. With this
+/// many, the connection reads no further frame until one is answered.
+const LOOKUPS_MAX: usize = 64;
+
+/// Something to be sent or done, in the order in which it came about.
+pub(super) enum Work {
+    /// Frames were added.
+    Frames,
+    /// The feed has something.
+    Output(Output),
+    /// The connection is to be closed.
+    Close(CloseCode),
+}
+
+/// An answer of the store, and what it was asked for.
+pub(super) enum Answer {
+    /// Whether the user is a member of the room to subscribe to.
+    MayJoin {
+        req: u32,
+        subscribe: Subscribe,
+        member: Result<bool, StoreFailure>,
+    },
+    /// The rooms of the user, to be subscribed to.
+    Rooms {
+        req: u32,
+        rooms: Result<Vec<Channel>, StoreFailure>,
+    },
+    /// Whether the user is still a member of a subscribed room.
+    StillMember {
+        room: Channel,
+        member: Result<bool, StoreFailure>,
+    },
+    /// Nothing but a reply, or not even that.
+    Reply(Option<ServerFrame>),
+}
+
+/// A client that is known.
+pub(super) struct Session {
+    pub(super) edge: Edge,
+    pub(super) grants: Grants,
+    pub(super) device: Option<Device>,
+    registered: Registered,
+    pub(super) feed: Feed,
+    pub(super) publishes: Publishes,
+    /// None while nothing is asked.
+    lookups: Option<Box<FuturesUnordered<BoxFuture<'static, Answer>>>>,
+}
+
+impl Session {
+    pub(super) fn new(edge: Edge, grants: Grants, device: Option<Device>) -> Self {
+        let registered = edge.registry().add(grants.user.clone(), device.clone());
+        let feed = edge.hub().feed();
+        Self {
+            edge,
+            grants,
+            device,
+            registered,
+            feed,
+            publishes: Publishes::default(),
+            lookups: None,
+        }
+    }
+
+    /// Names this connection on its edge.
+    pub(super) fn id(&self) -> u64 {
+        self.registered.handle().id()
+    }
+
+    /// Whether reading further frames has to wait.
+    pub(super) fn is_busy(&self) -> bool {
+        let lookups = self.lookups.as_ref().map_or(0, |lookups| lookups.len());
+        self.publishes.is_full() || lookups >= LOOKUPS_MAX
+    }
+
+    /// Acts on a frame. Replies go to `out`.
+    pub(super) fn handle(&mut self, frame: ClientFrame, out: &mut Vec<ServerFrame>) {
+        let req = frame.req;
+        match frame.body {
+            ClientBody::Connect(_) => {
+                out.push(error(
+                    req,
+                    ErrorCode::BadRequest,
+                    "this connection is open already",
+                    None,
+                ));
+            }
+            ClientBody::Subscribe(subscribe) => self.subscribe(req, subscribe, out),
+            ClientBody::Unsubscribe { channel } => self.unsubscribe(req, channel, out),
+            ClientBody::Publish(publish) => self.publish(req, publish, out),
+            ClientBody::Signal(signal) => self.signal(req, signal, out),
+            ClientBody::Ack(ack) => self.ack(req, ack, out),
+            ClientBody::Presence { channel } => {
+                let message = "presence is not kept by this edge";
+                out.push(error(req, ErrorCode::Unsupported, message, Some(channel)));
+            }
+            ClientBody::Refresh { token } => self.refresh(req, &token, out),
+            // Every frame counts as a sign of life.
+            ClientBody::Pong => {}
+        }
+    }
+
+    /// Subscribes to a channel that the token or a membership grants.
+    pub(super) fn subscribe(&mut self, req: u32, subscribe: Subscribe, out: &mut Vec<ServerFrame>) {
+        if self.grants.may_subscribe(&subscribe.channel) {
+            return self.start(req, subscribe, out);
+        }
+        match self.membership(&subscribe.channel) {
+            Some(member) => self.ask(Box::pin(async move {
+                Answer::MayJoin {
+                    req,
+                    subscribe,
+                    member: member.await,
+                }
+            })),
+            None => out.push(forbidden(req, "subscribing to", subscribe.channel)),
+        }
+    }
+
+    /// Subscribes to all rooms of the user.
+    pub(super) fn subscribe_rooms(&mut self, req: u32, out: &mut Vec<ServerFrame>) {
+        let Some(members) = self.edge.members().cloned() else {
+            let message = "this edge has no store, so it knows no rooms";
+            out.push(error(req, ErrorCode::Unsupported, message, None));
+            return;
+        };
+        let user = self.grants.user.clone();
+        let most = self.edge.config().limits.subscriptions;
+        self.ask(Box::pin(async move {
+            let listing = members.rooms(user, None, most).await;
+            Answer::Rooms {
+                req,
+                rooms: listing.map(|listing| listing.items),
+            }
+        }));
+    }
+
+    /// Where a device that names no cursor goes on.
+    pub(super) fn default_from(&self) -> protocol::From {
+        match self.device {
+            Some(_) if self.edge.receipts().is_some() => protocol::From::Acked,
+            Some(_) | None => protocol::From::Tail,
+        }
+    }
+
+    fn start(&mut self, req: u32, subscribe: Subscribe, out: &mut Vec<ServerFrame>) {
+        let Subscribe {
+            channel,
+            from,
+            max_catchup,
+        } = subscribe;
+        let start = match Start::from_wire(from) {
+            Some(start) => start,
+            None => match self.acked_start(&channel) {
+                Ok(start) => start,
+                Err(message) => {
+                    out.push(error(req, ErrorCode::BadRequest, message, Some(channel)));
+                    return;
+                }
+            },
+        };
+        let max_catchup = (max_catchup > 0).then_some(max_catchup as usize);
+        let (code, message) = match self
+            .feed
+            .subscribe(channel.clone(), start, max_catchup, req)
+        {
+            Ok(()) => return self.ask_unread(channel),
+            Err(problem @ SubscribeError::TooMany { .. }) => {
+                (ErrorCode::TooManySubscriptions, problem.to_string())
+            }
+            Err(problem @ SubscribeError::Already) => {
+                (ErrorCode::AlreadySubscribed, problem.to_string())
+            }
+        };
+        out.push(error(req, code, message, Some(channel)));
+    }
+
+    fn acked_start(&self, channel: &Channel) -> Result<Start, &'static str> {
+        let receipts = self
+            .edge
+            .receipts()
+            .cloned()
+            .ok_or("from=acked needs an edge with a store")?;
+        let device = self
+            .device
+            .as_ref()
+            .ok_or("from=acked needs a device named in connect")?;
+        let (user, device, channel) = (self.grants.user.clone(), device.clone(), channel.clone());
+        let hub = self.edge.hub().clone();
+        Ok(Start::Lookup(Box::pin(async move {
+            match receipts.position(user, device, channel.clone()).await {
+                Ok(Some(cursor)) => Ok(cursor),
+                // It never acknowledged anything: new messages only.
+                Ok(None) => Ok(hub.head_of(&channel)),
+                Err(StoreFailure::Unavailable {
+                    retry_after,
+                    reason,
+                }) => Err(delivery::PageError::Unavailable {
+                    retry_after,
+                    reason,
+                }),
+                Err(StoreFailure::Refused { reason }) => {
+                    let retry_after = std::time::Duration::from_secs(1);
+                    Err(delivery::PageError::Unavailable {
+                        retry_after,
+                        reason,
+                    })
+                }
+            }
+        })))
+    }
+
+    fn unsubscribe(&mut self, req: u32, channel: Channel, out: &mut Vec<ServerFrame>) {
+        if self.feed.unsubscribe(&channel) {
+            let body = Unsubscribed {
+                channel,
+                reason: UnsubscribeReason::Asked,
+                message: "".into(),
+            };
+            out.push(ServerFrame::reply(req, ServerBody::Unsubscribed(body)));
+        } else {
+            out.push(error(
+                req,
+                ErrorCode::NotSubscribed,
+                "not subscribed",
+                Some(channel),
+            ));
+        }
+    }
+
+    /// Ends a subscription whose right was lost.
+    fn remove(&mut self, channel: Channel, out: &mut Vec<ServerFrame>) {
+        if self.feed.unsubscribe(&channel) {
+            let message = "the right to this channel ended".into();
+            let body = Unsubscribed {
+                channel,
+                reason: UnsubscribeReason::Removed,
+                message,
+            };
+            out.push(ServerFrame::new(ServerBody::Unsubscribed(body)));
+        }
+    }
+
+    fn refresh(&mut self, req: u32, token: &protocol::frame::Token, out: &mut Vec<ServerFrame>) {
+        let grants = match self
+            .edge
+            .auth()
+            .verify_token(token.as_str(), crate::auth::unix_now_s())
+        {
+            Ok(grants) if grants.user == self.grants.user => grants,
+            Ok(_) => {
+                let message = "the new token is of another user";
+                out.push(error(req, ErrorCode::Unauthorized, message, None));
+                return;
+            }
+            Err(problem) => {
+                out.push(error(
+                    req,
+                    ErrorCode::Unauthorized,
+                    problem.to_string(),
+                    None,
+                ));
+                return;
+            }
+        };
+        self.grants = grants;
+        let expires_ms = self.grants.expires_s.saturating_mul(1_000);
+        out.push(ServerFrame::reply(
+            req,
+            ServerBody::Refreshed { expires_ms },
+        ));
+        self.recheck(out);
+    }
+
+    /// Ends the subscriptions that the token no longer grants, and asks
+    /// again for those that a membership may grant.
+    fn recheck(&mut self, out: &mut Vec<ServerFrame>) {
+        let channels: Vec<Channel> = self.feed.channels().cloned().collect();
+        for channel in channels {
+            if self.grants.may_subscribe(&channel) {
+                continue;
+            }
+            match self.membership(&channel) {
+                Some(member) => {
+                    self.ask(Box::pin(async move {
+                        Answer::StillMember {
+                            room: channel,
+                            member: member.await,
+                        }
+                    }));
+                }
+                None => self.remove(channel, out),
+            }
+        }
+    }
+
+    /// Asks whether the user is a member, where that can grant anything.
+    pub(super) fn membership(
+        &self,
+        channel: &Channel,
+    ) -> Option<BoxFuture<'static, Result<bool, StoreFailure>>> {
+        let members = self
+            .edge
+            .members()
+            .filter(|_| channel.namespace() == ROOM_NAMESPACE)?
+            .clone();
+        let (room, user) = (channel.clone(), self.grants.user.clone());
+        Some(Box::pin(async move { members.contains(room, user).await }))
+    }
+
+    pub(super) fn ask(&mut self, question: BoxFuture<'static, Answer>) {
+        self.lookups.get_or_insert_default().push(question);
+    }
+
+    fn on_answer(&mut self, answer: Answer, out: &mut Vec<ServerFrame>) {
+        match answer {
+            Answer::MayJoin {
+                req,
+                subscribe,
+                member: Ok(true),
+            } => self.start(req, subscribe, out),
+            Answer::MayJoin {
+                req,
+                subscribe,
+                member: Ok(false),
+            } => {
+                out.push(forbidden(req, "subscribing to", subscribe.channel));
+            }
+            Answer::MayJoin {
+                req,
+                subscribe,
+                member: Err(failure),
+            } => {
+                out.push(store_error(req, &failure, Some(subscribe.channel)));
+            }
+            Answer::Rooms {
+                req,
+                rooms: Ok(rooms),
+            } => {
+                let from = self.default_from();
+                for channel in rooms {
+                    if !self.feed.is_subscribed(&channel) {
+                        self.start(
+                            req,
+                            Subscribe {
+                                channel,
+                                from,
+                                max_catchup: 0,
+                            },
+                            out,
+                        );
+                    }
+                }
+            }
+            Answer::Rooms {
+                req,
+                rooms: Err(failure),
+            } => out.push(store_error(req, &failure, None)),
+            Answer::StillMember {
+                room,
+                member: Ok(false),
+            } => self.remove(room, out),
+            // While the store is away, the last known answer holds: the
+            // membership watch asks again when it is back.
+            Answer::StillMember {
+                member: Ok(true) | Err(_),
+                ..
+            } => {}
+            Answer::Reply(frame) => out.extend(frame),
+        }
+    }
+
+    fn on_command(&mut self, command: Command, out: &mut Vec<ServerFrame>) -> Option<CloseCode> {
+        match command {
+            Command::Close(code) => return Some(code),
+            Command::Removed(room) => {
+                if !self.grants.may_subscribe(&room) {
+                    self.remove(room, out);
+                }
+            }
+            Command::Recheck => self.recheck(out),
+            Command::Receipt(receipt) => out.push(ServerFrame::new(ServerBody::Receipt(*receipt))),
+        }
+        None
+    }
+
+    /// The next thing to be done; commands first, so that a revocation is
+    /// not overtaken by messages. The feed is asked last, and only while
+    /// `produce`.
+    pub(super) fn poll_work(
+        &mut self,
+        cx: &mut Context<'_>,
+        produce: bool,
+        out: &mut Vec<ServerFrame>,
+    ) -> Poll<Work> {
+        self.registered.handle().register(cx.waker());
+        let commands = self.registered.handle().take();
+        if !commands.is_empty() {
+            for command in commands {
+                if let Some(code) = self.on_command(command, out) {
+                    return Poll::Ready(Work::Close(code));
+                }
+            }
+            return Poll::Ready(Work::Frames);
+        }
+        if let Poll::Ready(outcome) = self.publishes.poll_next(cx) {
+            out.push(published(outcome));
+            return Poll::Ready(Work::Frames);
+        }
+        if let Some(lookups) = self.lookups.as_mut() {
+            match Pin::new(&mut **lookups).poll_next(cx) {
+                Poll::Ready(Some(answer)) => {
+                    self.on_answer(answer, out);
+                    return Poll::Ready(Work::Frames);
+                }
+                Poll::Ready(None) => self.lookups = None,
+                Poll::Pending => {}
+            }
+        }
+        if !produce {
+            return Poll::Pending;
+        }
+        self.feed.poll_next(cx).map(Work::Output)
+    }
+}
+
+fn published(outcome: Outcome) -> ServerFrame {
+    use delivery::publish::PublishError;
+    let Outcome {
+        req,
+        channel,
+        id,
+        result,
+    } = outcome;
+    match result {
+        Ok(published) => {
+            let (cursor, duplicate) = (published.cursor, published.duplicate);
+            let body = protocol::frame::Published {
+                id,
+                channel,
+                cursor,
+                duplicate,
+            };
+            ServerFrame::reply(req, ServerBody::Published(body))
+        }
+        Err(Refusal::Forbidden) => forbidden(req, "publishing to", channel),
+        Err(Refusal::Unknown(failure)) => store_error(req, &failure, Some(channel)),
+        Err(Refusal::Publish(problem)) => {
+            let (code, retry_after) = match &problem {
+                PublishError::Unavailable { retry_after, .. } => {
+                    (ErrorCode::Unavailable, *retry_after)
+                }
+                PublishError::Full { retry_after } => (ErrorCode::StreamFull, *retry_after),
+                PublishError::Refused { .. } => (ErrorCode::BadRequest, std::time::Duration::ZERO),
+            };
+            let message = match &problem {
+                PublishError::Refused { reason } => reason.clone(),
+                PublishError::Unavailable { .. } => {
+                    "not known to be stored: publish it again under the same id".to_owned()
+                }
+                PublishError::Full { .. } => "not stored: the stream is full".to_owned(),
+            };
+            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            let body = ErrorBody {
+                code,
+                message: message.into(),
+                retry_after_ms,
+                channel: Some(channel),
+            };
+            ServerFrame::reply(req, ServerBody::Error(body))
+        }
+    }
+}
+
+pub(super) fn forbidden(req: u32, what: &str, channel: Channel) -> ServerFrame {
+    let message = format!("neither the token nor a membership allows {what} {channel}");
+    error(req, ErrorCode::Forbidden, message, Some(channel))
+}
+
+pub(super) fn store_error(
+    req: u32,
+    failure: &StoreFailure,
+    channel: Option<Channel>,
+) -> ServerFrame {
+    match failure {
+        StoreFailure::Unavailable { retry_after, .. } => {
+            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            let message = "the store is away for the moment".into();
+            let body = ErrorBody {
+                code: ErrorCode::Unavailable,
+                message,
+                retry_after_ms,
+                channel,
+            };
+            ServerFrame::reply(req, ServerBody::Error(body))
+        }
+        StoreFailure::Refused { reason } => {
+            error(req, ErrorCode::BadRequest, reason.clone(), channel)
+        }
+    }
+}
+
+pub(super) fn error(
+    req: u32,
+    code: ErrorCode,
+    message: impl Into<Box<str>>,
+    channel: Option<Channel>,
+) -> ServerFrame {
+    let body = ErrorBody {
+        code,
+        message: message.into(),
+        retry_after_ms: 0,
+        channel,
+    };
+    ServerFrame::reply(req, ServerBody::Error(body))
+}
