@@ -212,6 +212,15 @@ fn open_to_all(path: &Path) {
 }
 
 #[tokio::test]
+async fn the_shared_postgres_is_one_server_with_a_database_for_each_caller() {
+    let (one, two) = tokio::join!(Postgres::shared(), Postgres::shared());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.port(), two.port());
+    let (first, second) = tokio::join!(one.scratch_database(), two.scratch_database());
+    assert_ne!(first.unwrap(), second.unwrap());
+}
+
+#[tokio::test]
 async fn a_database_name_is_no_way_to_inject() {
     let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
     for name in [
