@@ -17,8 +17,9 @@ pub struct EdgeConfig {
     /// `[A-Za-z0-9_-]{1,64}`. Default: empty, which stands for the host's
     /// name.
     pub name: String,
-    /// Serves the demonstration page at `/` and lets pages from localhost
-    /// in. For development only. Default: false.
+    /// Serves the demonstration page at `/`, gives anyone a token for it, and
+    /// lets pages from localhost in. For development only, on a loopback
+    /// address only. Default: false.
     pub dev: bool,
     /// Where and how it listens.
     pub listen: ListenConfig,
@@ -149,6 +150,14 @@ impl EdgeConfig {
             return Err(ConfigError::new("name", reason));
         }
         let listen = &self.listen;
+        if self.dev && !listen.address.ip().is_loopback() {
+            let reason = format!(
+                "gives a token to anyone who can reach {}, so listen.address has to be a loopback \
+                 address, like 127.0.0.1:8080",
+                listen.address
+            );
+            return Err(ConfigError::new("dev", reason));
+        }
         within("listen.connections", listen.connections, 1..=10_000_000)?;
         let timeout = 100..=120_000;
         within(
@@ -178,7 +187,11 @@ mod tests {
     #[test]
     fn every_bound_names_its_field() {
         type Break = fn(&mut EdgeConfig);
-        let cases: [(&str, Break); 11] = [
+        let cases: [(&str, Break); 12] = [
+            ("dev", |c| {
+                c.dev = true;
+                c.listen.address = SocketAddr::from(([0, 0, 0, 0], 8080));
+            }),
             ("name", |c| c.name = "edge 1".to_owned()),
             ("listen.connections", |c| c.listen.connections = 0),
             ("listen.header_bytes", |c| c.listen.header_bytes = 100),

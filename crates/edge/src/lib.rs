@@ -10,13 +10,15 @@
 //! - [`listen`]: sockets and HTTP/1;
 //! - [`origin`]: which web pages may use the edge;
 //! - [`drain`]: leaving without a storm; [`readiness`]: getting connections;
-//! - [`config`], [`limits`]: what an operator can set.
+//! - [`config`], [`limits`]: what an operator can set;
+//! - `dev`: the demonstration page.
 //!
 //! It depends on `delivery` and `protocol` alone: what stores, archives and
 //! transports is handed in by the composition root.
 
 pub mod auth;
 pub mod config;
+mod dev;
 pub mod drain;
 pub mod edge;
 pub mod http;

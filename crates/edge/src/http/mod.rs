@@ -40,7 +40,7 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
     let limits = &edge.config().limits;
     let one = DefaultBodyLimit::max(limits.message_bytes);
     let batch = DefaultBodyLimit::max(limits.batch_bytes);
-    Router::new()
+    let routes = Router::new()
         .route(
             "/v1/channels/{channel}/messages",
             post(publish::one).layer(one).get(catch_up::page),
@@ -48,7 +48,11 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
         .route("/v1/messages", post(publish::batch).layer(batch))
         .route("/v1/connect", get(crate::ws::upgrade))
         .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .route("/readyz", get(health::ready));
+    match edge.config().dev {
+        true => routes.merge(crate::dev::routes()),
+        false => routes,
+    }
 }
 
 /// Puts the chain that every request passes around the routes.

@@ -72,6 +72,7 @@ struct BatchItem {
     #[serde(rename = "type")]
     kind: Option<String>,
     traceparent: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     data: Option<Box<RawValue>>,
     data_base64: Option<String>,
 }
@@ -240,6 +241,13 @@ impl BatchItem {
         };
         item.check(edge, caller, data)
     }
+}
+
+/// `"data": null` is a message whose data is `null`.
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A value that a header or the query gives; both only if they agree.
