@@ -33,7 +33,7 @@ pub struct BackplaneConfig {
     pub replicas: u8,
     /// Byte limit of each stream at creation. Publishing is refused beyond
     /// it, so it is sized for several times the outage of the archive that is
-    /// to be survived. Default: 10 GiB.
+    /// to be survived. The server reserves it on its disk. Default: 4 GiB.
     pub stream_max_bytes: u64,
     /// Largest stored message, headers included, at creation. Default: 1 MiB.
     pub message_max_bytes: u32,
@@ -70,7 +70,7 @@ impl Default for BackplaneConfig {
             prefix: "rejoin".into(),
             shards: 1,
             replicas: 1,
-            stream_max_bytes: 10 << 30,
+            stream_max_bytes: 4 << 30,
             message_max_bytes: 1 << 20,
             duplicate_window_ms: 120_000,
             request_timeout_ms: 1_000,

@@ -159,7 +159,7 @@ mod tests {
     fn publication() -> Publication {
         Publication {
             channel: Channel::parse("room:1").unwrap(),
-            id: MessageId::parse("a/b").unwrap(),
+            id: MessageId::parse("a.b").unwrap(),
             publisher: Publisher::User(UserId::parse("42").unwrap()),
             kind: "chat".into(),
             sender: Some(UserId::parse("42").unwrap()),
@@ -229,8 +229,9 @@ mod tests {
         };
         assert_eq!(read("order-7").as_deref(), Some("order-7"));
         assert_eq!(read("x/y/order-7").as_deref(), Some("order-7"));
-        assert_eq!(read("u.1/room:1/a/b").as_deref(), Some("a/b"));
+        assert_eq!(read("u.1/room:1/a:b").as_deref(), Some("a:b"));
         assert_eq!(read("u.1/room:2/a/b").as_deref(), Some("b"));
+        assert_eq!(read("u.1/room:1/a/b"), None);
         assert_eq!(read("ends/"), None);
         assert_eq!(read("white space"), None);
     }

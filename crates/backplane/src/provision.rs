@@ -243,6 +243,15 @@ fn failure(stream: &str, error: ApiError) -> ProvisionError {
         ApiError::NotSent(reason) | ApiError::TooLarge(reason) => {
             ProvisionError::Unavailable { stream, reason }
         }
+        ApiError::Server {
+            code: code::STORAGE_RESOURCES_EXCEEDED,
+            description,
+        } => ProvisionError::Refused {
+            stream,
+            reason: format!(
+                "{description}: the server's disk, or its max_file_store, does not leave room for backplane.stream_max_bytes"
+            ),
+        },
         ApiError::Server { code, description } => ProvisionError::Refused {
             stream,
             reason: format!("{description} ({code})"),

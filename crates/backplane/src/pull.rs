@@ -29,6 +29,9 @@ const BATCH_LOW: u64 = BATCH / 8;
 /// How long a request waits at the server before it is asked again.
 const EXPIRES: Duration = Duration::from_secs(30);
 
+/// How the server says that a request has got what it asked for.
+const USED_UP: [&str; 2] = ["MaxBytes", "Batch Completed"];
+
 const PENDING_MESSAGES: HeaderName = HeaderName::from_static("Nats-Pending-Messages");
 
 /// A message as the consumer delivered it.
@@ -235,9 +238,9 @@ impl Pull {
         let description = description.unwrap_or_default();
         let request_ended = match status {
             Some(100) => false,
-            // Expired; or the next message exceeds the bytes asked for.
+            // Expired; or the messages or bytes asked for are used up.
             Some(404 | 408) => true,
-            Some(409) if description.contains("MaxBytes") => true,
+            Some(409) if USED_UP.iter().any(|text| description.contains(text)) => true,
             Some(other) => return Err(Broken::Ended(format!("{other} {description}"))),
             None => return Err(Broken::Ended("a message without a reply".into())),
         };

@@ -143,6 +143,7 @@ impl StreamTail {
             // What was reported before may be another copy's.
             self.witness = None;
         }
+        tracing::debug!(%after, last, session.consumer, "the tail starts");
         self.queued.push_back(TailEvent::Started { after, last });
         let through = session.through;
         if let Some(first) = first {
@@ -228,10 +229,12 @@ impl Session {
             }
             let heard = tokio::select! {
                 biased;
-                heard = self.pull.next() => heard?,
+                // First, so that nothing is reported under an epoch that is
+                // known to have ended.
                 why = changed(&mut self.states, &mut self.disturbances, self.epoch) => {
                     return Err(why);
                 }
+                heard = self.pull.next() => heard?,
             };
             match heard {
                 Heard::Quiet => self.check_idle(inner, shard),

@@ -22,7 +22,7 @@ async fn batches_follow_what_is_acknowledged() {
     let source = world.backplane.archive_source(0);
     let state = source.state().await.unwrap();
     assert_eq!((state.first, state.last), (1, 10));
-    assert!(state.bytes > 0 && state.max_bytes == 10 << 30);
+    assert!(state.bytes > 0 && state.max_bytes == 64 << 20);
 
     let first = source.next_batch(4, WAIT).await.unwrap();
     assert_eq!(seqs(&first), [1, 2, 3, 4]);

@@ -95,15 +95,22 @@ async fn a_server_that_cannot_serve_is_named_at_start() {
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
     assert!(error.is_retryable());
 
-    let secret = NatsOptions {
-        extra_config: "accounts {\n  A: { jetstream: enabled, users: [{user: a, password: b}] }\n  B: { users: [{user: c, password: d}] }\n}\n".into(),
+    let accounts = NatsOptions {
+        extra_config: r#"
+            accounts {
+              A: { jetstream: enabled, users: [{user: a, password: b}] }
+              B: { users: [{user: c, password: d}] }
+            }
+            no_auth_user: a
+        "#
+        .into(),
         ..NatsOptions::default()
     };
-    let Ok(nats) = NatsServer::start(secret).await else {
-        // devstack asks the server without credentials whether it is up.
-        return;
-    };
-    let error = Backplane::connect(config(&nats, 1)).await.err().unwrap();
+    let nats = NatsServer::start(accounts).await.unwrap();
+    let mut wrong_password = config(&nats, 1);
+    wrong_password.auth.user = Some("a".into());
+    wrong_password.auth.password = Some("x".into());
+    let error = Backplane::connect(wrong_password).await.err().unwrap();
     assert!(
         matches!(error, ConnectError::Unauthorized { .. }),
         "{error}"
@@ -129,4 +136,25 @@ async fn the_server_maps_a_channel_to_our_shard() {
         let expected = format!("REJOIN_{}", channel.shard(4));
         assert_eq!(ack["stream"], expected, "{channel}");
     }
+}
+
+#[tokio::test]
+async fn the_shipped_configuration_is_valid_and_durable() {
+    let shipped = include_str!("../../../../deploy/nats.conf");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nats.conf");
+    std::fs::write(&file, shipped).unwrap();
+    let program =
+        tokio::task::spawn_blocking(|| devstack::Tools::nats_server(&devstack::silent()).unwrap());
+    let checked = tokio::process::Command::new(program.await.unwrap())
+        .arg("-t")
+        .arg("-c")
+        .arg(&file)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+    assert!(shipped.contains("sync_interval: always"));
+    assert!(shipped.contains("{{partition(1,1,2)}}"));
 }

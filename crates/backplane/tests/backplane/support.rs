@@ -22,6 +22,8 @@ pub(crate) fn config(nats: &NatsServer, shards: u16) -> BackplaneConfig {
     BackplaneConfig {
         urls: vec![nats.url()],
         shards,
+        // The server reserves it on the disk, for every test that runs.
+        stream_max_bytes: 64 << 20,
         ..BackplaneConfig::default()
     }
 }
@@ -32,6 +34,11 @@ impl World {
     }
 
     pub(crate) async fn with(shards: u16, change: impl FnOnce(&mut BackplaneConfig)) -> Self {
+        // Shown with a test that fails; a second call finds it in place.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("backplane=debug,async_nats=info")
+            .with_test_writer()
+            .try_init();
         let options = NatsOptions {
             shards,
             ..NatsOptions::default()
@@ -121,6 +128,7 @@ impl Reader {
         let event = tokio::time::timeout(PATIENCE, self.tail.next()).await;
         match event.expect("the tail is silent") {
             TailEvent::Started { after, last } => {
+                tracing::info!(%after, last, "started");
                 assert!(after.seq <= last, "{after} starts behind {last}");
                 self.position = Some(after);
                 self.starts.push((after, last));
@@ -131,6 +139,7 @@ impl Reader {
                 through,
             } => {
                 let position = self.position.expect("messages before a start");
+                tracing::info!(count = messages.len(), through, "messages");
                 assert_eq!(position.epoch, epoch);
                 let mut last = position.seq;
                 for message in &messages {
