@@ -27,7 +27,8 @@ export interface ConnectionHooks {
   /** What to say first. */
   hello(token: string | undefined): Promise<Connect>;
   opened(connected: Connected): void;
-  frame(frame: ServerFrame): void;
+  /** `answered`: it was the answer to a request. */
+  frame(frame: ServerFrame, answered: boolean): void;
   changed(state: ConnectionState, error?: RejoinError, retryInMs?: number): void;
 }
 
@@ -131,19 +132,26 @@ export class Connection {
       const token = await this.options.tokens.get();
       if (attempt !== this.attempts) return;
       this.link = this.dial(target, this.choice.current, () => {});
-      await this.greet(this.link, token);
+      void this.greet(this.link, token);
     } catch (error) {
-      if (attempt !== this.attempts) return;
-      const it = RejoinError.of(error, 'no_token');
-      if (it.retryable) this.retry(it, it.retryAfterMs);
-      else this.close(it);
+      if (attempt === this.attempts) this.giveUp(error);
     }
+  }
+
+  /** Something of ours failed before the edge had a say. */
+  private giveUp(cause: unknown): void {
+    const error = cause instanceof RejoinError ? cause : new RejoinError('disconnected', String(cause), { retryable: true, cause });
+    this.drop();
+    if (error.retryable) this.retry(error, error.retryAfterMs);
+    else this.close(error);
   }
 
   private async greet(link: Link, token: string | undefined): Promise<void> {
     this.expectAnswer();
-    const connect = await this.hooks.hello(token);
-    if (link !== this.link) return;
+    const connect = await this.hooks.hello(token).catch((error: unknown) => {
+      if (link === this.link) this.giveUp(error);
+    });
+    if (!connect || link !== this.link) return;
     const req = this.requests.add((frame, error) => {
       if (frame?.connected) this.welcome(frame.connected);
       // After `unauthorized` the edge closes, and the code decides.
@@ -197,8 +205,8 @@ export class Connection {
     if (frame.ping) this.link?.send({ pong: {} });
     if (frame.token_expiring) void this.refresh();
     if (frame.goaway) this.goAway(frame.goaway.retry_after_ms ?? 0);
-    if (frame.req) this.requests.settle(frame);
-    this.hooks.frame(frame);
+    const answered = this.requests.settle(frame);
+    this.hooks.frame(frame, answered);
   }
 
   /** The edge ends the connection itself; should it not, the client does. */

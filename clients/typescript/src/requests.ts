@@ -26,13 +26,15 @@ export class Requests {
     return req;
   }
 
-  settle(frame: ServerFrame): void {
+  /** Whether the frame answers a request that was waiting. */
+  settle(frame: ServerFrame): boolean {
     const request = this.open.get(frame.req ?? 0);
-    if (!request) return;
+    if (!request) return false;
     clearTimeout(request.timer);
     this.open.delete(frame.req!);
     if (frame.error) request.onReply(undefined, RejoinError.from(frame.error));
     else request.onReply(frame, undefined);
+    return true;
   }
 
   /** The connection ended: none of them will be answered. */

@@ -1,0 +1,105 @@
+// What an application says to the client, and hears from it.
+
+import type { RejoinError } from './errors.js';
+import type { Message } from './message.js';
+import type { OutboxEntry } from './outbox.js';
+import type { Connected } from './protocol.js';
+import type { Storage } from './storage/storage.js';
+import type { Reset } from './subscription-options.js';
+import type { GetToken } from './token.js';
+import type { Transport, WebSocketLike } from './transport/link.js';
+
+export interface RejoinOptions {
+  /** Of any edge, or of the balancer before them: `https://rt.example.com`. */
+  url: string;
+  /** A token that does not need to be replaced. */
+  token?: string;
+  /** Called for the first token, before one expires, and when one was refused. */
+  getToken?: GetToken;
+  /** Whose cursors and outbox are kept here; default: the token's subject. */
+  user?: string;
+  /** Names this device among the user's; default: made once and stored. */
+  device?: string;
+  /** Default: IndexedDB where there is, else memory. */
+  storage?: Storage;
+  /** What to try, in this order; default `['websocket', 'sse', 'poll']`. */
+  transports?: readonly Transport[];
+  /** Default: the global one; in Node below 22, the package `ws`. */
+  webSocket?: WebSocketLike;
+  /** Default: the global one. */
+  fetch?: typeof fetch;
+  /** First and longest delay between attempts, until an edge asks for others;
+   * default 1,000 and 30,000. */
+  retryMinMs?: number;
+  retryMaxMs?: number;
+  /** How long an attempt may take; default 8,000. */
+  dialTimeoutMs?: number;
+  /** Publishes of one channel under way at once; default 1, which keeps their
+   * order even when one of them has to be retried. */
+  publishWindow?: number;
+  /** Most messages that wait in the outbox; default 1,000. */
+  outboxMax?: number;
+  /** @internal for tests */
+  random?: () => number;
+  /** @internal for tests */
+  now?: () => number;
+}
+
+export type RejoinState = 'connecting' | 'connected' | 'catchingUp' | 'live' | 'offline' | 'closed';
+
+export interface StateEvent {
+  state: RejoinState;
+  previous: RejoinState;
+  /** Why it is offline or closed. */
+  error?: RejoinError;
+  /** When the next attempt comes, if offline. */
+  retryInMs?: number;
+  /** Set while there is a connection. */
+  transport?: Transport;
+}
+
+export interface ReceiptEvent {
+  channel: string;
+  device: string;
+  delivered?: string;
+  read?: string;
+  unread: number;
+}
+
+export interface RejoinEvents extends Record<RejoinState, StateEvent> {
+  /** Any change of state; each state is an event too. */
+  state: StateEvent;
+  /** A connection was accepted: which edge, as whom. */
+  session: Connected;
+  /** Something went wrong that no promise tells of. */
+  error: RejoinError;
+  /** What some subscription missed cannot be had any more. */
+  reset: Reset;
+  /** A publish is pending, sent or failed. */
+  outbox: OutboxEntry;
+  /** Another device of this user has received or read something. */
+  receipt: ReceiptEvent;
+}
+
+export interface PublishOptions {
+  /** Default: a new one. The same id never makes a second message. */
+  id?: string;
+  type?: string;
+}
+
+export interface HistoryOptions {
+  /** As for a subscription; default `last:50`. */
+  from?: string;
+  /** Default 50. */
+  limit?: number;
+}
+
+export interface HistoryPage<T = unknown> {
+  messages: Message<T>[];
+  /** Where the next page starts, or a subscription that follows. */
+  cursor: string;
+  /** Whether the page reaches the newest message. */
+  live: boolean;
+  /** Set when `from` cannot be continued. */
+  reset?: Reset;
+}
