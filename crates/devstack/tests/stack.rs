@@ -126,6 +126,33 @@ async fn a_server_that_cannot_start_says_why() {
 }
 
 #[tokio::test]
+async fn the_shipped_configuration_is_valid_and_maps_as_ours_does() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats.conf");
+    let program = devstack::Tools::nats_server(&devstack::silent()).unwrap();
+    let checked = Command::new(program)
+        .arg("-t")
+        .arg("-c")
+        .arg(&shipped)
+        .env("HOSTNAME", "node")
+        .output()
+        .unwrap();
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+
+    let server = NatsServer::start(NatsOptions::default()).await.unwrap();
+    let ours = std::fs::read_to_string(server.data_dir().join("nats.conf")).unwrap();
+    let mapping = ours.lines().find(|line| line.contains(".pub.")).unwrap();
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    assert!(
+        shipped.lines().any(|line| line == mapping),
+        "not in deploy/nats.conf: {mapping}"
+    );
+}
+
+#[tokio::test]
 async fn three_nats_servers_form_a_cluster_that_survives_one() {
     let cluster = NatsCluster::start(3).await.unwrap();
     assert_eq!(cluster.url().matches("nats://127.0.0.1:").count(), 3);
