@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use protocol::{Channel, Cursor};
+use protocol::{Channel, Cursor, UserId};
 
 use crate::catch_up::CatchUp;
 use crate::feed::Feed;
 use crate::log::{Log, Stream};
+use crate::receipts::Unread;
 use crate::signal::Signal;
 use crate::stats::Counters;
 use crate::window::{ReadLimit, Window};
@@ -97,6 +98,22 @@ impl Hub {
     /// Epoch and newest sequence of a channel's shard, as this edge knows it.
     pub fn head_of(&self, channel: &Channel) -> Cursor {
         self.window_of(channel).head()
+    }
+
+    /// Adds what the archive has not seen yet to a count of unread messages.
+    pub fn complete_unread(&self, unread: &Unread, user: &UserId) -> u64 {
+        let archived = u64::from(unread.unread);
+        let Some(counted) = unread.counted_through else {
+            return archived;
+        };
+        // What was read on another device meanwhile is not counted either.
+        let after = match unread.read {
+            Some(read) if read.epoch == counted.epoch && read.seq > counted.seq => read,
+            Some(_) | None => counted,
+        };
+        let state = self.window_of(&unread.channel).lock();
+        let newer = state.count_of_others(&unread.channel, after, user);
+        archived + newer.map_or(0, |count| count as u64)
     }
 
     /// Hands a signal to every subscriber of its channel on this edge.

@@ -1,15 +1,12 @@
 //! What each user has received and read, as the edge sees it.
 
 use futures_util::future::BoxFuture;
-use protocol::{Channel, Cursor, UserId};
+use protocol::{Channel, Cursor, Device, UserId};
 
 use crate::members::StoreFailure;
 
-/// Unread messages are counted up to here; more are "at least this many".
+/// At most this many are counted as unread: it means "at least".
 pub const UNREAD_COUNT_MAX: u32 = 1_000;
-
-/// The longest device name, in bytes.
-pub const DEVICE_MAX_BYTES: usize = 64;
 
 /// How far a device has come in a channel. Positions are cumulative: each
 /// covers everything before it.
@@ -17,8 +14,8 @@ pub const DEVICE_MAX_BYTES: usize = 64;
 pub struct Ack {
     /// Whose.
     pub user: UserId,
-    /// Which of the user's devices, `[A-Za-z0-9_-]{1,64}`.
-    pub device: Box<str>,
+    /// Which of the user's devices.
+    pub device: Device,
     /// Where.
     pub channel: Channel,
     /// Everything up to here has arrived on the device.
@@ -28,7 +25,7 @@ pub struct Ack {
 }
 
 /// The stored positions after an [`Ack`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acked {
     /// Of this device.
     pub delivered: Option<Cursor>,
@@ -36,11 +33,8 @@ pub struct Acked {
     pub read: Option<Cursor>,
     /// Whether `read` moved, so that the user's other devices should be told.
     pub read_moved: bool,
-    /// Archived messages of others after `read`, at most
-    /// [`UNREAD_COUNT_MAX`].
-    pub unread: u32,
-    /// What `unread` counts up to; newer messages are not in the archive yet.
-    pub counted_through: Option<Cursor>,
+    /// What is unread now; counted only if `read` moved.
+    pub unread: Option<Unread>,
 }
 
 /// What a user has not read in a channel.
@@ -50,8 +44,8 @@ pub struct Unread {
     pub channel: Channel,
     /// The furthest that any of the user's devices has read.
     pub read: Option<Cursor>,
-    /// Archived messages of others after `read` (or since the user joined the
-    /// room), at most [`UNREAD_COUNT_MAX`].
+    /// Messages of others after `read` (or since the user joined the room)
+    /// among the [`UNREAD_COUNT_MAX`] newest of the archive.
     pub unread: u32,
     /// What `unread` counts up to; newer messages are not in the archive yet.
     pub counted_through: Option<Cursor>,
@@ -61,15 +55,15 @@ pub struct Unread {
 pub trait Receipts: Send + Sync + 'static {
     /// Moves a device's positions forward; one that lies behind the stored
     /// one changes nothing. Durable when it returns; concurrent calls share
-    /// transactions. `Refused` for a position of an unknown epoch or another
-    /// shard's.
+    /// transactions. `Refused` for a position of another shard, `Unavailable`
+    /// for an epoch that the archive does not know (yet).
     fn ack(&self, ack: Ack) -> BoxFuture<'_, Result<Acked, StoreFailure>>;
     /// Where a device that remembers nothing goes on: its stored delivered
     /// position, or `None` if it never acknowledged anything there.
     fn position(
         &self,
         user: UserId,
-        device: Box<str>,
+        device: Device,
         channel: Channel,
     ) -> BoxFuture<'_, Result<Option<Cursor>, StoreFailure>>;
     /// What the user has not read in one channel. Concurrent questions share

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use protocol::{Channel, Cursor, Epoch};
+use protocol::{Channel, Cursor, Epoch, UserId};
 use slab::Slab;
 
 use crate::message::{Entry, Message};
@@ -228,6 +228,27 @@ impl<W> WindowState<W> {
             .entries
             .partition_point(|entry| entry.seq() <= after.seq);
         Some((log.entries.len() - start).min(limit))
+    }
+
+    /// How many messages of the channel that others than `user` sent follow a
+    /// position; `None` where the window does not reach back to it.
+    pub fn count_of_others(
+        &self,
+        channel: &Channel,
+        after: Cursor,
+        user: &UserId,
+    ) -> Option<usize> {
+        if after.epoch != self.epoch || after.seq < self.floor {
+            return None;
+        }
+        let Some(log) = self.channels.get(channel) else {
+            return Some(0);
+        };
+        let start = log
+            .entries
+            .partition_point(|entry| entry.seq() <= after.seq);
+        let of_others = |entry: &&Arc<Entry>| entry.message().sender.as_ref() != Some(user);
+        Some(log.entries.range(start..).filter(of_others).count())
     }
 
     /// The position before the channel's `count` newest messages; `Err` with

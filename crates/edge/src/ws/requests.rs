@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use delivery::publish::{Publication, Publisher};
-use delivery::receipts::{Ack, Acked};
+use delivery::receipts::Ack;
 use delivery::signal::Signal;
 use protocol::frame::{self, Receipt, ServerBody};
 use protocol::{Channel, ErrorCode, ServerFrame};
@@ -177,9 +177,16 @@ impl Session {
                     return Answer::Reply(Some(store_error(req, &failure, Some(channel))));
                 }
             };
+            let unread = match acked.unread {
+                Some(unread) => edge.hub().complete_unread(&unread, &user),
+                None => 0,
+            };
             let receipt = Receipt {
+                channel,
                 device: Some(device),
-                ..receipt(channel, &acked)
+                delivered: acked.delivered,
+                read: acked.read,
+                unread,
             };
             if acked.read_moved {
                 edge.tell_devices(&user, connection, &receipt).await;
@@ -196,31 +203,21 @@ impl Session {
             return;
         };
         let user = self.grants.user.clone();
+        let hub = self.edge.hub().clone();
         self.ask(Box::pin(async move {
             // A count that cannot be had is not worth an error: the client
             // asked for messages.
-            let unread = receipts.unread(user, channel.clone()).await.ok();
+            let unread = receipts.unread(user.clone(), channel.clone()).await.ok();
             Answer::Reply(unread.map(|unread| {
                 ServerFrame::new(ServerBody::Receipt(Receipt {
                     channel,
                     device: Some(device),
                     delivered: None,
                     read: unread.read,
-                    unread: unread.unread.into(),
+                    unread: hub.complete_unread(&unread, &user),
                 }))
             }))
         }));
-    }
-}
-
-fn receipt(channel: Channel, acked: &Acked) -> Receipt {
-    let (delivered, read) = (acked.delivered, acked.read);
-    Receipt {
-        channel,
-        device: None,
-        delivered,
-        read,
-        unread: acked.unread.into(),
     }
 }
 
