@@ -1,1 +1,17 @@
-//! Under construction.
+//! The binary `rejoin`: puts the parts together and runs them.
+//!
+//! - [`cli`]: what can be said on the command line;
+//! - [`config`]: a file and the environment become one checked value;
+//! - [`compose`]: the one place where parts are wired to each other;
+//! - [`lifecycle`]: from the first socket to the exit code;
+//! - logs: [`telemetry`];
+//! - [`commands`]: `serve`, `token`, `check`;
+//! - [`dev`]: `dev`, the demonstration.
+
+pub mod cli;
+pub mod commands;
+pub mod compose;
+pub mod config;
+pub mod dev;
+pub mod lifecycle;
+pub mod telemetry;

@@ -1,0 +1,222 @@
+//! From the first socket to the exit code.
+
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use backplane::{Backplane, ConnectError, ProvisionError};
+use edge::http::error::ApiError;
+use edge::{Drain, Edge, Phase, listen};
+use protocol::ErrorCode;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::compose::Composed;
+use crate::config::Config;
+
+/// Between two attempts to reach NATS at start.
+const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// After the deadline, connections see [`Phase::Stopped`] and end by
+/// themselves at once; this is for those that cannot.
+const CUT_TIME: Duration = Duration::from_secs(1);
+
+/// The signals that ask the process to stop.
+pub struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// Begins to listen for them.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn asked(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Binds the configured address.
+pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.edge.listen.address;
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("edge.listen.address: cannot listen on {address}"))
+}
+
+/// Connects and provisions, for as long as it takes. Errors that waiting does
+/// not heal are returned.
+pub async fn connect(config: &Config) -> anyhow::Result<Backplane> {
+    loop {
+        let reason = match connect_once(config).await {
+            Ok(backplane) => return Ok(backplane),
+            Err(Attempt::Final(error)) => return Err(error),
+            Err(Attempt::Later(reason)) => reason,
+        };
+        tracing::warn!(reason, "waiting for NATS");
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
+}
+
+enum Attempt {
+    Later(String),
+    Final(anyhow::Error),
+}
+
+async fn connect_once(config: &Config) -> Result<Backplane, Attempt> {
+    let backplane = match Backplane::connect(config.backplane.clone()).await {
+        Ok(backplane) => backplane,
+        Err(error) if error.is_retryable() => return Err(Attempt::Later(error.to_string())),
+        Err(error) => return Err(Attempt::Final(ConnectError::into(error))),
+    };
+    match backplane.provision().await {
+        Ok(provisioned) => {
+            for stream in &provisioned.created {
+                tracing::info!(stream, "stream created");
+            }
+            for warning in &provisioned.warnings {
+                tracing::warn!(warning, "stream");
+            }
+            Ok(backplane)
+        }
+        Err(error @ ProvisionError::Unavailable { .. }) => Err(Attempt::Later(error.to_string())),
+        Err(
+            error @ (ProvisionError::ShardsMismatch { .. }
+            | ProvisionError::Foreign { .. }
+            | ProvisionError::Refused { .. }),
+        ) => Err(Attempt::Final(error.into())),
+    }
+}
+
+/// What is answered while there is no backplane yet: alive, not ready.
+fn waiting_router() -> Router {
+    const REASON: &str = "waiting for the first connection to NATS";
+    let not_ready = || async {
+        let body = json!({ "ready": false, "reasons": { "nats": REASON } });
+        (StatusCode::SERVICE_UNAVAILABLE, Json(body))
+    };
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(not_ready))
+        .fallback(|| async { ApiError::new(ErrorCode::Unavailable, REASON) })
+}
+
+/// Serves until a signal or a dead part says otherwise, then leaves.
+pub async fn run(
+    config: &Config,
+    listener: TcpListener,
+    composed: Composed,
+    mut stop: Stop,
+) -> anyhow::Result<ExitCode> {
+    let Composed { edge, mut critical } = composed;
+    let router = edge.router();
+    let drain = edge.drain().clone();
+    let mut serving = tokio::spawn({
+        let listen_config = config.edge.listen.clone();
+        async move { listen::serve(&listener, router, &listen_config, drain).await }
+    });
+    let verdict = tokio::select! {
+        signal = stop.asked() => {
+            tracing::info!(signal, "stopping");
+            ExitCode::SUCCESS
+        }
+        dead = critical.join_next() => dead_part(dead),
+        ended = &mut serving => {
+            tracing::error!(result = ?ended, "the listener ended");
+            ExitCode::FAILURE
+        }
+    };
+    leave(config, &edge, &mut critical, &mut stop).await;
+    // Ended with the drain, or is about to.
+    serving.abort();
+    Ok(verdict)
+}
+
+fn dead_part(dead: Option<Result<&'static str, tokio::task::JoinError>>) -> ExitCode {
+    match dead {
+        Some(Ok(part)) => tracing::error!(part, "a part that never ends has ended"),
+        Some(Err(error)) => tracing::error!(error = %error, "a part has crashed"),
+        None => tracing::error!("there are no parts"),
+    }
+    ExitCode::FAILURE
+}
+
+/// Soft until the deadline, then hard. A second signal makes it hard at once.
+async fn leave(
+    config: &Config,
+    edge: &Edge,
+    critical: &mut JoinSet<&'static str>,
+    stop: &mut Stop,
+) {
+    let drain = edge.drain();
+    let soft = leave_softly(config, drain);
+    let left = tokio::select! {
+        left = soft => left,
+        signal = stop.asked() => {
+            tracing::warn!(signal, "asked again: cutting connections now");
+            drain.open_connections()
+        }
+    };
+    drain.advance(Phase::Stopped);
+    let cut = drain.wait_empty(CUT_TIME).await;
+    critical.abort_all();
+    tracing::info!(connections.cut = left, connections.stuck = cut, "stopped");
+}
+
+async fn leave_softly(config: &Config, drain: &Drain) -> usize {
+    let times = &config.edge.drain;
+    drain.advance(Phase::Unready);
+    tracing::info!(
+        connections = drain.open_connections(),
+        unready_ms = times.unready_ms,
+        "not ready"
+    );
+    tokio::time::sleep(times.unready()).await;
+    drain.advance(Phase::Leaving);
+    tracing::info!(
+        connections = drain.open_connections(),
+        spread_ms = times.spread_ms,
+        deadline_ms = times.deadline_ms,
+        "sending connections away"
+    );
+    drain.wait_empty(times.spread() + times.deadline()).await
+}
+
+/// Runs `work` while `/healthz` and `/readyz` are answered already: an
+/// orchestrator must not restart an edge because NATS is away.
+pub async fn meanwhile_waiting<T>(
+    config: &Config,
+    listener: &TcpListener,
+    work: impl Future<Output = T>,
+) -> T {
+    let drain = Drain::new(Duration::ZERO);
+    let waiting = listen::serve(
+        listener,
+        waiting_router(),
+        &config.edge.listen,
+        drain.clone(),
+    );
+    let mut work = pin!(work);
+    let result = tokio::select! {
+        result = &mut work => result,
+        () = waiting => work.await,
+    };
+    // Connections of the waiting time end with their request.
+    drain.advance(Phase::Leaving);
+    result
+}

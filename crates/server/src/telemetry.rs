@@ -1,0 +1,77 @@
+//! Logs.
+
+use std::io::IsTerminal;
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::ConfigError;
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Directives of tracing's `EnvFilter`: `info`, or
+    /// `info,backplane=debug`. Default: `info`.
+    pub filter: String,
+    /// The form of a line. Default: `auto`.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `text` on a terminal, else `json`.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+impl LogConfig {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.env_filter().map(|_| ())
+    }
+
+    fn env_filter(&self) -> Result<EnvFilter, ConfigError> {
+        EnvFilter::try_new(&self.filter).map_err(|error| ConfigError::Bound {
+            field: "log.filter".to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Begins logging to stderr. Call once per process.
+pub fn start(config: &LogConfig) -> anyhow::Result<()> {
+    let json = match config.format {
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let registry = tracing_subscriber::registry().with(config.env_filter()?);
+    if json {
+        let layer = fmt::layer().json().flatten_event(true);
+        registry
+            .with(layer.with_writer(std::io::stderr))
+            .try_init()?;
+    } else {
+        registry
+            .with(fmt::layer().with_writer(std::io::stderr))
+            .try_init()?;
+    }
+    Ok(())
+}
