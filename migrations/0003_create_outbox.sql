@@ -77,8 +77,8 @@ BEGIN
         RAISE EXCEPTION 'not a channel: expected namespace:id, got %', quote_nullable(publish.channel)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF publish.type ~ '[^[:print:]]' OR octet_length(publish.type) > 128 THEN
-        RAISE EXCEPTION 'a message type has at most 128 printable bytes'
+    IF publish.type !~ '^[A-Za-z0-9_.:-]{0,64}$' THEN
+        RAISE EXCEPTION 'a message type has at most 64 bytes of A-Z a-z 0-9 _ - . :'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     INSERT INTO rejoin.outbox (channel, kind, data, id)

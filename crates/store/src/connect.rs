@@ -1,0 +1,136 @@
+//! The bounded pool and the embedded migrations.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::time::timeout;
+
+use crate::config::StoreConfig;
+use crate::error::StoreError;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// Where the applied migrations are remembered: not in the schema of the
+/// application whose database it may be.
+const MIGRATIONS_TABLE: &str = "rejoin.schema_migrations";
+
+/// Migrations may have to wait for those of another process.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Settings of our sessions.
+///
+/// A page is one plan for every cursor: an ordered walk over the partitions
+/// that prunes when it runs. Planning it anew costs 7 ms with 30 partitions, and
+/// fresh partitions without statistics must not tempt the planner into a scan
+/// and a sort. Compiling a plan (JIT) costs more than any of our queries.
+const SESSION: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+    // Ours are abandoned sooner by the caller; this ends them in the server.
+    ("statement_timeout", "15s"),
+];
+
+/// A handle to Postgres; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    config: Arc<StoreConfig>,
+}
+
+impl Store {
+    /// A store that connects when it is first used, so that a process can
+    /// start while Postgres is away. Every call answers `Unavailable` until
+    /// [`Store::migrate`] has succeeded somewhere.
+    ///
+    /// # Errors
+    /// `Config` if the URL is none.
+    pub fn new(config: StoreConfig) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(&config.url)
+            .map_err(|error| StoreError::Config {
+                reason: error.to_string(),
+            })?
+            .application_name("rejoin")
+            .options(SESSION)
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections.clamp(3, 100))
+            .acquire_timeout(config.acquire_timeout())
+            // A broken connection shows in the query and is not handed out
+            // again; asking first would double every round trip.
+            .test_before_acquire(false)
+            .idle_timeout(Duration::from_secs(300))
+            .connect_lazy_with(options);
+        Ok(Self {
+            pool,
+            config: Arc::new(config),
+        })
+    }
+
+    /// [`Store::new`] and [`Store::migrate`].
+    ///
+    /// # Errors
+    /// `Config` for a bad URL, `Unavailable` when Postgres is.
+    pub async fn connect(config: StoreConfig) -> Result<Self, StoreError> {
+        let store = Self::new(config)?;
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Brings the schema up to date. Any number of processes may do so at the
+    /// same time; migrations that this binary does not know are left alone.
+    ///
+    /// # Errors
+    /// `Unavailable` when Postgres is, when a migration fails, or after 60 s.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut migrator = Migrator {
+            migrations: MIGRATIONS.migrations.clone(),
+            ..Migrator::DEFAULT
+        };
+        migrator.set_ignore_missing(true);
+        migrator.create_schema("rejoin");
+        migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
+        let run = async {
+            let mut connection = self.pool.acquire().await?;
+            migrator
+                .run_direct(None, &mut *connection, false)
+                .await
+                .map_err(|error| StoreError::unavailable(error.to_string()))
+        };
+        timeout(MIGRATION_TIMEOUT, run)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::unavailable("migrating took too long")))
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(crate) fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// The answer within the configured time, or `Unavailable`.
+    pub(crate) async fn within<T, E>(
+        &self,
+        query: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError>,
+    {
+        match timeout(self.config.query_timeout(), query).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::unavailable("no answer in time").into()),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Notifications from Postgres, over all interruptions.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::StoreConfig;
+use crate::connect::Store;
+
+/// Without a notification for this long the connection is tried out: a cut
+/// that nobody announced must show within seconds.
+const QUIET: Duration = Duration::from_secs(2);
+/// Between attempts to connect.
+const RECONNECT: Duration = Duration::from_millis(500);
+/// Notifications that wait for their reader here; more wait in Postgres.
+const WAITING_MAX: usize = 1_024;
+
+/// What a listener reports.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Listening (again): whatever was sent before was missed.
+    Listening,
+    /// A notification's payload.
+    Payload(String),
+}
+
+/// Listens on one notification channel, with a connection of its own.
+pub(crate) struct Listener {
+    notices: mpsc::Receiver<Notice>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Listener {
+    /// Must be called within a runtime.
+    pub(crate) fn start(store: &Store, channel: &'static str) -> Self {
+        let (sender, notices) = mpsc::channel(WAITING_MAX);
+        let config = store.config().clone();
+        Self {
+            notices,
+            _task: AbortOnDropHandle::new(tokio::spawn(listen(config, channel, sender))),
+        }
+    }
+
+    /// The next notice; dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Notice {
+        match self.notices.recv().await {
+            Some(notice) => notice,
+            // The task ends only with this handle.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Forgets what is waiting: the reader is about to look for itself.
+    pub(crate) fn clear(&mut self) {
+        while self.notices.try_recv().is_ok() {}
+    }
+}
+
+async fn listen(config: StoreConfig, channel: &'static str, notices: mpsc::Sender<Notice>) {
+    loop {
+        match session(&config, channel, &notices).await {
+            // The reader is gone.
+            Ok(()) => return,
+            Err(error) => {
+                tracing::debug!(channel, error = %error, "not listening");
+                sleep(RECONNECT).await;
+            }
+        }
+    }
+}
+
+async fn session(
+    config: &StoreConfig,
+    channel: &str,
+    notices: &mpsc::Sender<Notice>,
+) -> Result<(), sqlx::Error> {
+    let open = async {
+        let mut listener = PgListener::connect(&config.url).await?;
+        listener.listen(channel).await?;
+        Ok::<_, sqlx::Error>(listener)
+    };
+    let mut listener = within(config, open).await?;
+    if notices.send(Notice::Listening).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        match timeout(QUIET, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => {
+                let notice = Notice::Payload(notification.payload().to_owned());
+                if notices.send(notice).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(Ok(None)) => return Err(sqlx::Error::PoolClosed),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                let probe = sqlx::query!("SELECT 1 AS one").fetch_one(&mut listener);
+                within(config, probe).await?;
+            }
+        }
+    }
+}
+
+async fn within<T>(
+    config: &StoreConfig,
+    query: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(config.query_timeout(), query)
+        .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
