@@ -1,0 +1,131 @@
+//! The HTTP API, as a service would use it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use protocol::{Channel, Cursor};
+use serde_json::Value;
+
+/// The API key that the edges under test know: it may publish and read everywhere.
+pub(super) const API_KEY: &str = "rj_test_key_of_the_integration_tests";
+
+/// A client of one address.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    base: String,
+    client: reqwest::Client,
+}
+
+/// A status and a body.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The position that a publish got.
+    pub(crate) fn cursor(&self) -> Cursor {
+        assert_eq!(self.status, 200, "{self:?}");
+        let text = self.body["cursor"].as_str().expect("a cursor");
+        text.parse().expect("a cursor")
+    }
+
+    /// `error.code`.
+    pub(crate) fn error_code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or("no error")
+    }
+}
+
+impl Http {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(30))
+            // Each request gets a connection of its own, so that a balancer spreads them.
+            .pool_max_idle_per_host(0)
+            .build();
+        Self {
+            base: format!("http://{address}"),
+            client: client.expect("a client without TLS"),
+        }
+    }
+
+    /// Publishes one message under an id, with the API key.
+    pub(crate) async fn publish(&self, channel: &Channel, id: &str, data: &str) -> Answer {
+        let path = format!("/v1/channels/{channel}/messages?id={id}");
+        self.post(&path, data.to_owned()).await
+    }
+
+    /// Publishes messages to one channel in order, in batches; returns their positions.
+    pub(crate) async fn publish_all(&self, channel: &Channel, texts: &[String]) -> Vec<Cursor> {
+        let mut cursors = Vec::with_capacity(texts.len());
+        for chunk in texts.chunks(100) {
+            let item =
+                |text: &String| serde_json::json!({ "channel": channel, "id": text, "data": text });
+            let body: Vec<Value> = chunk.iter().map(item).collect();
+            let answer = self
+                .post("/v1/messages", Value::from(body).to_string())
+                .await;
+            let results = answer.body["results"].as_array().cloned();
+            for result in results.unwrap_or_else(|| panic!("{answer:?}")) {
+                let status = answer.status;
+                cursors.push(
+                    Answer {
+                        status,
+                        body: result,
+                    }
+                    .cursor(),
+                );
+            }
+        }
+        cursors
+    }
+
+    /// One try of a POST with the API key. A broken connection is status 0.
+    pub(crate) async fn post(&self, path: &str, body: String) -> Answer {
+        let request = self.client.post(format!("{}{path}", self.base));
+        answer(request.bearer_auth(API_KEY).body(body)).await
+    }
+
+    /// One try of a GET with the API key.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.get_as(API_KEY, path).await
+    }
+
+    /// One try of a GET with a credential.
+    pub(crate) async fn get_as(&self, credential: &str, path: &str) -> Answer {
+        let request = self.client.get(format!("{}{path}", self.base));
+        answer(request.bearer_auth(credential)).await
+    }
+
+    /// What `/readyz` says; nothing when nobody answers.
+    pub(crate) async fn ready(&self) -> Option<bool> {
+        match self.get("/readyz").await.status {
+            0 => None,
+            status => Some(status == 200),
+        }
+    }
+
+    /// Whether `/healthz` answers.
+    pub(crate) async fn alive(&self) -> bool {
+        self.get("/healthz").await.status == 200
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let sent = async {
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Ok::<_, reqwest::Error>((status, response.text().await?))
+    };
+    match sent.await {
+        Ok((status, text)) => Answer {
+            status,
+            body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        },
+        Err(error) => Answer {
+            status: 0,
+            body: Value::String(error.to_string()),
+        },
+    }
+}
