@@ -17,7 +17,8 @@ use protocol::{
 use tokio::time::{Instant, Sleep};
 
 use super::frames::encode_output;
-use super::session::{Session, Work, error};
+use super::replies::error;
+use super::session::{Session, Work};
 use super::socket::{Received, Socket};
 use crate::Edge;
 use crate::auth::{Grants, unix_now_s};

@@ -8,8 +8,12 @@ use protocol::CloseCode;
 /// Every field but `open` only grows.
 #[derive(Debug, Default)]
 pub struct WsCounters {
-    /// Connections whose `connect` was accepted.
+    /// WebSocket connections whose `connect` was accepted.
     pub connects: Counter,
+    /// Streams of server-sent events begun.
+    pub sse_connects: Counter,
+    /// Long-poll requests let in.
+    pub polls: Counter,
     /// Frames received.
     pub frames_in: Counter,
     /// Frames sent.

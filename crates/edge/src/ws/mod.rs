@@ -5,6 +5,7 @@
 //! - [`connection`]: the one task of a connection, and its one loop;
 //! - [`session`]: what the frames of a client do;
 //! - [`requests`]: publish, signal and ack;
+//! - [`replies`]: how a request went;
 //! - [`publishes`]: publishes under way, in order per channel;
 //! - [`counters`]: what all of them have done.
 
@@ -12,6 +13,7 @@ mod connection;
 mod counters;
 mod frames;
 mod publishes;
+mod replies;
 mod requests;
 mod session;
 mod socket;

@@ -9,7 +9,8 @@ use protocol::frame::{self, Receipt, ServerBody};
 use protocol::{Channel, ErrorCode, ServerFrame};
 
 use super::publishes::{Outcome, Refusal, Waiting};
-use super::session::{Answer, Session, error, forbidden, store_error};
+use super::replies::{error, forbidden, store_error};
+use super::session::{Answer, Session};
 use crate::registry::Command;
 
 impl Session {

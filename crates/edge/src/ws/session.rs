@@ -7,13 +7,14 @@ use delivery::members::{ROOM_NAMESPACE, StoreFailure};
 use delivery::{Feed, Output, Start, SubscribeError};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, Stream};
-use protocol::frame::{ErrorBody, ServerBody, Subscribe, UnsubscribeReason, Unsubscribed};
+use protocol::frame::{ServerBody, Subscribe, UnsubscribeReason, Unsubscribed};
 use protocol::{Channel, ClientBody, ClientFrame, CloseCode, Device, ErrorCode, ServerFrame};
 
-use super::publishes::{Outcome, Publishes, Refusal};
+use super::publishes::Publishes;
+use super::replies::{error, forbidden, published, store_error};
 use crate::Edge;
 use crate::auth::Grants;
-use crate::registry::{Command, Registered};
+use crate::registry::{Command, Registered, Transport};
 
 /// Questions to the store of one connection that are under way. With this
 /// many, the connection reads no further frame until one is answered.
@@ -65,7 +66,9 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(edge: Edge, grants: Grants, device: Option<Device>) -> Self {
-        let registered = edge.registry().add(grants.user.clone(), device.clone());
+        let registered =
+            edge.registry()
+                .add(grants.user.clone(), device.clone(), Transport::WebSocket);
         let feed = edge.hub().feed();
         Self {
             edge,
@@ -438,95 +441,4 @@ impl Session {
         }
         self.feed.poll_next(cx).map(Work::Output)
     }
-}
-
-fn published(outcome: Outcome) -> ServerFrame {
-    use delivery::publish::PublishError;
-    let Outcome {
-        req,
-        channel,
-        id,
-        result,
-    } = outcome;
-    match result {
-        Ok(published) => {
-            let (cursor, duplicate) = (published.cursor, published.duplicate);
-            let body = protocol::frame::Published {
-                id,
-                channel,
-                cursor,
-                duplicate,
-            };
-            ServerFrame::reply(req, ServerBody::Published(body))
-        }
-        Err(Refusal::Forbidden) => forbidden(req, "publishing to", channel),
-        Err(Refusal::Unknown(failure)) => store_error(req, &failure, Some(channel)),
-        Err(Refusal::Publish(problem)) => {
-            let (code, retry_after) = match &problem {
-                PublishError::Unavailable { retry_after, .. } => {
-                    (ErrorCode::Unavailable, *retry_after)
-                }
-                PublishError::Full { retry_after } => (ErrorCode::StreamFull, *retry_after),
-                PublishError::Refused { .. } => (ErrorCode::BadRequest, std::time::Duration::ZERO),
-            };
-            let message = match &problem {
-                PublishError::Refused { reason } => reason.clone(),
-                PublishError::Unavailable { .. } => {
-                    "not known to be stored: publish it again under the same id".to_owned()
-                }
-                PublishError::Full { .. } => "not stored: the stream is full".to_owned(),
-            };
-            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-            let body = ErrorBody {
-                code,
-                message: message.into(),
-                retry_after_ms,
-                channel: Some(channel),
-            };
-            ServerFrame::reply(req, ServerBody::Error(body))
-        }
-    }
-}
-
-pub(super) fn forbidden(req: u32, what: &str, channel: Channel) -> ServerFrame {
-    let message = format!("neither the token nor a membership allows {what} {channel}");
-    error(req, ErrorCode::Forbidden, message, Some(channel))
-}
-
-pub(super) fn store_error(
-    req: u32,
-    failure: &StoreFailure,
-    channel: Option<Channel>,
-) -> ServerFrame {
-    match failure {
-        StoreFailure::Unavailable { retry_after, .. } => {
-            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-            let message = "the store is away for the moment".into();
-            let body = ErrorBody {
-                code: ErrorCode::Unavailable,
-                message,
-                retry_after_ms,
-                channel,
-            };
-            ServerFrame::reply(req, ServerBody::Error(body))
-        }
-        StoreFailure::Refused { reason } => {
-            error(req, ErrorCode::BadRequest, reason.clone(), channel)
-        }
-    }
-}
-
-pub(super) fn error(
-    req: u32,
-    code: ErrorCode,
-    message: impl Into<Box<str>>,
-    channel: Option<Channel>,
-) -> ServerFrame {
-    let body = ErrorBody {
-        code,
-        message: message.into(),
-        retry_after_ms: 0,
-        channel,
-    };
-    ServerFrame::reply(req, ServerBody::Error(body))
 }
