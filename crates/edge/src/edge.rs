@@ -12,6 +12,7 @@ use delivery::signal::{Controls, Signals};
 use crate::auth::Authenticator;
 use crate::config::EdgeConfig;
 use crate::drain::Drain;
+use crate::exposition::Metrics;
 use crate::http;
 use crate::origin::OriginPolicy;
 use crate::readiness::Readiness;
@@ -51,6 +52,7 @@ struct Shared {
     readiness: Readiness,
     registry: Registry,
     counters: WsCounters,
+    metrics: Metrics,
 }
 
 impl Edge {
@@ -63,6 +65,7 @@ impl Edge {
             readiness: Readiness::new(),
             registry: Registry::default(),
             counters: WsCounters::default(),
+            metrics: Metrics::default(),
             parts,
         };
         Self {
@@ -123,6 +126,11 @@ impl Edge {
     /// Where parts of the process report whether they can do their work.
     pub fn readiness(&self) -> &Readiness {
         &self.shared.readiness
+    }
+
+    /// Where parts of the process show their numbers.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// Which web pages may use this edge.

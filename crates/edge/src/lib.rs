@@ -10,6 +10,7 @@
 //! - [`listen`]: sockets and HTTP/1;
 //! - [`origin`]: which web pages may use the edge;
 //! - [`drain`]: leaving without a storm; [`readiness`]: getting connections;
+//! - [`exposition`]: numbers for Prometheus;
 //! - [`config`], [`limits`]: what an operator can set;
 //! - `dev`: the demonstration page.
 //!
@@ -21,6 +22,7 @@ pub mod config;
 mod dev;
 pub mod drain;
 pub mod edge;
+pub mod exposition;
 pub mod http;
 pub mod limits;
 pub mod listen;

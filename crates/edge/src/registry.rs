@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
@@ -24,6 +24,31 @@ pub enum Command {
     Receipt(Box<Receipt>),
 }
 
+/// How a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Over WebSocket.
+    WebSocket,
+    /// By server-sent events.
+    EventStream,
+    /// By long-poll, for as long as one request lasts.
+    Poll,
+}
+
+impl Transport {
+    /// Every transport.
+    pub const ALL: [Self; 3] = [Self::WebSocket, Self::EventStream, Self::Poll];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::EventStream => "sse",
+            Self::Poll => "poll",
+        }
+    }
+}
+
 /// Commands that wait for a connection. More than this come only when its
 /// task does not run; then it is closed and comes back with its rights
 /// checked anew.
@@ -35,6 +60,7 @@ pub struct ConnectionHandle {
     id: u64,
     user: UserId,
     device: Option<Device>,
+    transport: Transport,
     commands: Mutex<Vec<Command>>,
     waker: AtomicWaker,
 }
@@ -53,6 +79,11 @@ impl ConnectionHandle {
     /// The name that the client gave its device.
     pub fn device(&self) -> Option<&Device> {
         self.device.as_ref()
+    }
+
+    /// How it is connected.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Leaves a command and wakes the connection's task.
@@ -87,6 +118,8 @@ pub struct Registry {
 struct Shared {
     next_id: AtomicU64,
     by_user: Mutex<HashMap<UserId, Vec<Arc<ConnectionHandle>>>>,
+    /// By transport, in the order of [`Transport::ALL`].
+    connections: [AtomicUsize; Transport::ALL.len()],
 }
 
 /// Keeps a connection in the registry; dropping it takes it out.
@@ -98,11 +131,13 @@ pub struct Registered {
 
 impl Registry {
     /// Adds a connection of a user.
-    pub fn add(&self, user: UserId, device: Option<Device>) -> Registered {
+    pub fn add(&self, user: UserId, device: Option<Device>, transport: Transport) -> Registered {
+        self.shared.connections[transport as usize].fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(ConnectionHandle {
             id: self.shared.next_id.fetch_add(1, Ordering::Relaxed) + 1,
             user: user.clone(),
             device,
+            transport,
             commands: Mutex::default(),
             waker: AtomicWaker::new(),
         });
@@ -138,6 +173,11 @@ impl Registry {
             .collect()
     }
 
+    /// How many connections of a transport there are.
+    pub fn connections(&self, transport: Transport) -> usize {
+        self.shared.connections[transport as usize].load(Ordering::Relaxed)
+    }
+
     /// How many users are connected.
     pub fn users(&self) -> usize {
         self.shared.by_user.lock().len()
@@ -153,6 +193,8 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        let open = &self.registry.shared.connections[self.handle.transport as usize];
+        open.fetch_sub(1, Ordering::Relaxed);
         let mut by_user = self.registry.shared.by_user.lock();
         if let Some(connections) = by_user.get_mut(&self.handle.user) {
             connections.retain(|known| known.id != self.handle.id);

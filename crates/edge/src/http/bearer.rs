@@ -6,7 +6,7 @@ use protocol::ErrorCode;
 
 use super::error::ApiError;
 use crate::Edge;
-use crate::auth::{Caller, unix_now_s};
+use crate::auth::{Caller, ServiceGrants, unix_now_s};
 
 /// The verified caller. Credentials are taken from the header only, never
 /// from the URL, which ends up in logs.
@@ -23,6 +23,23 @@ impl FromRequestParts<Edge> for Bearer {
             )
         })?;
         Ok(Self(edge.auth().verify_bearer(credential, unix_now_s())?))
+    }
+}
+
+/// A verified caller with an administrative API key.
+pub struct Admin(pub ServiceGrants);
+
+impl FromRequestParts<Edge> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, ApiError> {
+        match Bearer::from_request_parts(parts, edge).await? {
+            Bearer(Caller::Service(grants)) if grants.admin => Ok(Self(grants)),
+            Bearer(Caller::Service(_) | Caller::User(_)) => {
+                let message = "this needs an API key with admin = true";
+                Err(ApiError::new(ErrorCode::Forbidden, message))
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Is the process alive, and should it get connections.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,6 +19,18 @@ pub async fn alive() -> &'static str {
 /// `GET /readyz`: 200 when every window is filled, every part is ready and
 /// the edge is not leaving; else 503 with the reasons.
 pub async fn ready(State(edge): State<Edge>) -> Response {
+    let reasons = reasons(&edge);
+    let ready = reasons.is_empty();
+    let status = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({ "ready": ready, "edge": edge.config().name, "reasons": reasons });
+    (status, Json(body)).into_response()
+}
+
+/// Why the edge should get no connections; empty when it should.
+pub(super) fn reasons(edge: &Edge) -> BTreeMap<&'static str, String> {
     let mut reasons = edge.readiness().reasons();
     if edge.drain().phase() > Phase::Serving {
         reasons.insert("drain", "the edge is leaving".to_owned());
@@ -27,11 +41,5 @@ pub async fn ready(State(edge): State<Edge>) -> Response {
         let reason = format!("{filled} of {} are filled", windows.len());
         reasons.insert("windows", reason);
     }
-    let ready = reasons.is_empty();
-    let status = match ready {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let body = json!({ "ready": ready, "edge": edge.config().name, "reasons": reasons });
-    (status, Json(body)).into_response()
+    reasons
 }

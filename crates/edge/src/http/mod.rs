@@ -3,6 +3,7 @@
 //! - [`publish`]: one message, or a batch;
 //! - [`catch_up`]: a channel's messages after a position;
 //! - [`health`]: is the process alive, and should it get connections;
+//! - [`metrics`]: what it has done and holds, for Prometheus;
 //! - [`error`]: what went wrong, as JSON;
 //! - [`bearer`]: who asks.
 
@@ -10,6 +11,7 @@ pub mod bearer;
 pub mod catch_up;
 pub mod error;
 pub mod health;
+pub mod metrics;
 pub mod publish;
 
 use axum::Router;
@@ -48,7 +50,8 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
         .route("/v1/messages", post(publish::batch).layer(batch))
         .route("/v1/connect", get(crate::ws::upgrade))
         .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready));
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics));
     match edge.config().dev {
         true => routes.merge(crate::dev::routes()),
         false => routes,

@@ -24,9 +24,12 @@ use crate::auth::{
 use crate::origin::OriginConfig;
 use crate::{Edge, EdgeConfig, EdgeParts, Phase};
 
+mod metrics;
+
 const EPOCH: Epoch = Epoch(255);
 const SERVICE_KEY: &str = "rj_test_service";
 const READER_KEY: &str = "rj_test_reader";
+const ADMIN_KEY: &str = "rj_test_admin";
 
 /// What a test's publisher does with a message.
 type Verdict = fn(&Publication) -> Result<bool, PublishError>;
@@ -144,6 +147,7 @@ struct Api {
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
+    text: String,
     body: Value,
 }
 
@@ -172,6 +176,11 @@ fn auth_config() -> AuthConfig {
         api_keys: vec![
             key("service", SERVICE_KEY, all()),
             key("reader", READER_KEY, Vec::new()),
+            ApiKeyConfig {
+                read: Vec::new(),
+                admin: true,
+                ..key("admin", ADMIN_KEY, Vec::new())
+            },
         ],
         ..AuthConfig::default()
     }
@@ -249,10 +258,12 @@ impl Api {
         let status = response.status();
         let headers = response.headers().clone();
         let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Answer {
             status,
             headers,
+            text,
             body,
         }
     }
