@@ -16,6 +16,7 @@ export class Cursors {
 
   /** The stored position of a place, or the furthest of all places. */
   async load(channel: string, place: string | undefined): Promise<string | undefined> {
+    await this.saving;
     const keys = place === undefined ? await this.storage.keys(`${this.prefix}${channel}/`) : [this.key(channel, place)];
     let best: { cursor: string; at: number } | undefined;
     for (const key of keys) {

@@ -62,7 +62,10 @@ export class Home {
       return { place: 'one', cursor: await this.cursors.load(channel, 'one'), release: release ?? (() => {}) };
     }
     const { name, fresh } = this.place;
-    return { place: name, cursor: await this.cursors.load(channel, fresh ? undefined : name), release: () => {} };
+    const cursor = await this.cursors.load(channel, fresh ? undefined : name);
+    // From now on it is this tab's own, also if nothing comes before a reload.
+    if (fresh && cursor !== undefined) this.cursors.save(channel, name, cursor);
+    return { place: name, cursor, release: () => {} };
   }
 
   /** Calls `adopt` with the outbox of every tab that is gone. */

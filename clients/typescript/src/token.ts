@@ -35,6 +35,7 @@ export function subject(token: string | undefined): string | undefined {
 export class TokenSource {
   private current: string | undefined;
   private asking: Promise<string> | undefined;
+  private refused = false;
 
   constructor(
     token: string | undefined,
@@ -42,11 +43,6 @@ export class TokenSource {
     private readonly now: () => number,
   ) {
     this.current = token;
-  }
-
-  /** The token at hand, possibly about to expire. */
-  get last(): string | undefined {
-    return this.current;
   }
 
   get refreshable(): boolean {
@@ -58,7 +54,7 @@ export class TokenSource {
     if (!this.getToken) return this.current;
     const exp = this.current === undefined ? 0 : claims(this.current).exp;
     const good = typeof exp !== 'number' || exp * 1000 - this.now() > STALE_MS;
-    return this.current !== undefined && good ? this.current : this.renew('connect');
+    return this.current !== undefined && good ? this.current : this.renew(this.refused ? 'rejected' : 'connect');
   }
 
   /** A new token; callers at the same time share one call. */
@@ -68,6 +64,7 @@ export class TokenSource {
     this.asking ??= (async () => {
       try {
         this.current = await getToken(reason);
+        this.refused = false;
         return this.current;
       } catch (error) {
         if (error instanceof RejoinError) throw error;
@@ -81,6 +78,8 @@ export class TokenSource {
 
   /** The edge refused the current token. */
   reject(): void {
+    if (!this.getToken) return;
     this.current = undefined;
+    this.refused = true;
   }
 }

@@ -11,7 +11,7 @@ export function unsigned(claims: object): string {
 /** A client that does not wait long, with everything of its own. */
 export function client(options: Partial<RejoinOptions> & { url: string }): Rejoin {
   return new Rejoin({
-    token: unsigned({ sub: '42' }),
+    ...(options.getToken ? {} : { token: unsigned({ sub: '42' }) }),
     storage: new MemoryStorage(),
     retryMinMs: 20,
     retryMaxMs: 100,
@@ -44,4 +44,10 @@ export function deferred<T = void>(): { promise: Promise<T>; resolve: (value: T)
   let resolve!: (value: T) => void;
   const promise = new Promise<T>((it) => (resolve = it));
   return { promise, resolve };
+}
+
+/** Resolves once `test` holds, looked at in every turn of the event loop; the
+ * runner's timeout ends it otherwise. */
+export async function eventually(test: () => Promise<boolean> | boolean): Promise<void> {
+  while (!(await test())) await new Promise((resolve) => setImmediate(resolve));
 }
