@@ -156,31 +156,57 @@ impl Feed {
     }
 
     /// Per shard, the position up to which every live subscription has been
-    /// handed everything. It moves on quiet channels too.
-    pub fn positions(&mut self) -> Vec<(u16, Cursor)> {
+    /// handed everything. It moves on quiet channels too. A shard of which
+    /// something still waits to be handed out is left out.
+    pub fn positions(&self) -> Vec<(u16, Cursor)> {
         let mut positions: Vec<(u16, Cursor)> = Vec::new();
+        let mut waiting = Vec::new();
         for subscription in self.slots.iter().flatten() {
             if !subscription.reader.is_live() {
                 continue;
             }
-            let position = subscription.reader.position();
-            let state = subscription.window.lock();
-            let reached = match state.count_after(&subscription.channel, position, 1) {
-                Some(0) => state.head(),
-                Some(_) | None => position,
-            };
             let shard = subscription.window.shard();
+            let Some((reached, head)) = self.handed_out(subscription) else {
+                waiting.push(shard);
+                continue;
+            };
             match positions.iter_mut().find(|(known, _)| *known == shard) {
                 // Of two epochs, the old one is the lower bound.
                 Some((_, lowest)) if lowest.epoch == reached.epoch => {
                     lowest.seq = lowest.seq.min(reached.seq)
                 }
-                Some((_, lowest)) if reached.epoch != state.head().epoch => *lowest = reached,
+                Some((_, lowest)) if reached.epoch != head.epoch => *lowest = reached,
                 Some(_) => {}
                 None => positions.push((shard, reached)),
             }
         }
+        positions.retain(|(shard, _)| !waiting.contains(shard));
         positions
+    }
+
+    /// The position up to which a live subscription has been handed
+    /// everything; `None` if it is not live, or if something of it still
+    /// waits to be handed out.
+    pub fn reached(&self, channel: &Channel) -> Option<Cursor> {
+        let subscription = self.slots[self.slot_of(channel)?].as_ref()?;
+        let live = subscription.reader.is_live();
+        live.then(|| self.handed_out(subscription))?
+            .map(|(reached, _)| reached)
+    }
+
+    /// The same for a subscription, with the head of its window.
+    fn handed_out(&self, subscription: &Subscription) -> Option<(Cursor, Cursor)> {
+        // Several answers of the logs at once wait here, one after the other,
+        // and their readers are past them already.
+        let waits = |output: &Output| *output.channel() == subscription.channel;
+        if self.pending.iter().any(waits) {
+            return None;
+        }
+        let position = subscription.reader.position();
+        let state = subscription.window.lock();
+        let nothing_newer = state.count_after(&subscription.channel, position, 1) == Some(0);
+        let head = state.head();
+        Some((if nothing_newer { head } else { position }, head))
     }
 
     /// The next output; waits for as long as there is none. Dropping the
