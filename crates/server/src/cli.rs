@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Run an edge.
     Serve(ServeArgs),
+    /// Move streams into Postgres, without an edge.
+    Archive(ArchiveArgs),
     /// Make a user's token, for development.
     Token(TokenArgs),
     /// Find out whether this configuration would run well.
@@ -48,6 +50,14 @@ pub struct ServeArgs {
     /// Print the configuration in effect as TOML, without secrets, and exit.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// `rejoin archive`.
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 /// `rejoin token`.

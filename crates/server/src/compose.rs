@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use backplane::{Backplane, TailStart};
-use delivery::{DeliveryLimits, Hub, window};
+use delivery::members::Members;
+use delivery::receipts::Receipts;
+use delivery::{DeliveryLimits, Hub, Log, window};
 use edge::auth::Authenticator;
 use edge::{Edge, EdgeParts, remote};
+use store::{ArchiveLog, MemberStore, ReceiptStore};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::storage;
 
 /// How often the connection to NATS is looked at for `/readyz`; an edge that
 /// lost it should be out of the balancer's rotation within a probe.
@@ -27,26 +31,74 @@ pub struct Composed {
     /// them ever ends by itself, so if one does, the process stops with an
     /// error.
     pub critical: JoinSet<&'static str>,
+    /// Tasks that end by themselves once the edge is leaving, and are given
+    /// a moment to put things in order. Same crash policy until then.
+    pub orderly: JoinSet<&'static str>,
 }
 
 /// Builds an edge on a connected and provisioned backplane. Windows fill in
-/// the background; `/readyz` tells when.
+/// the background; `/readyz` tells when. Postgres may be away: what needs it
+/// answers `unavailable` until it is there.
 pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Composed> {
     let auth = Authenticator::new(&config.edge.auth).context("edge.auth")?;
-    let stream = Arc::new(backplane.stream_log());
-    let hub = Hub::new(backplane.shards(), None, stream, delivery_limits(config));
+    let store = storage::open(config)?;
+    let archive = store.as_ref().map(|store| Arc::new(ArchiveLog::new(store)));
+    let hub = Hub::new(
+        backplane.shards(),
+        archive.map(|archive| archive as Arc<dyn Log>),
+        Arc::new(backplane.stream_log()),
+        delivery_limits(config),
+    );
+    let publish = storage::publisher(config, backplane, store.as_ref());
+    let members = store
+        .as_ref()
+        .map(|store| Arc::new(MemberStore::new(store)));
+    let receipts = store
+        .as_ref()
+        .map(|store| Arc::new(ReceiptStore::new(store)));
     let edge = Edge::new(EdgeParts {
         config: config.edge.clone(),
         auth,
-        hub: hub.clone(),
-        publish: Arc::new(backplane.publisher()),
+        hub,
+        publish: publish.clone(),
         signals: Some(Arc::new(backplane.signals())),
         controls: Some(Arc::new(backplane.controls())),
-        members: None,
-        receipts: None,
+        members: members.map(|members| members as Arc<dyn Members>),
+        receipts: receipts.map(|receipts| receipts as Arc<dyn Receipts>),
     });
     let mut critical = JoinSet::new();
-    for window in hub.windows() {
+    fill_windows(config, backplane, &edge, &mut critical);
+    critical.spawn(report_connection(backplane.clone(), edge.clone()));
+    critical.spawn(pass_signals(edge.clone()));
+    critical.spawn(obey_controls(edge.clone()));
+    if let Some(members) = edge.members().cloned() {
+        critical.spawn(watch_members(edge.clone(), members));
+    }
+    let mut orderly = JoinSet::new();
+    if let Some(store) = store {
+        let drain = edge.drain();
+        orderly.spawn(storage::keep_migrated(store.clone(), drain.clone()));
+        if config.store.outbox {
+            storage::spawn_outbox(&store, publish, drain, &mut orderly);
+        }
+        if config.store.archive.enabled {
+            storage::spawn_archivers(config, backplane, &store, drain, &mut orderly);
+        }
+    }
+    Ok(Composed {
+        edge,
+        critical,
+        orderly,
+    })
+}
+
+fn fill_windows(
+    config: &Config,
+    backplane: &Backplane,
+    edge: &Edge,
+    critical: &mut JoinSet<&'static str>,
+) {
+    for window in edge.hub().windows() {
         let window = Arc::clone(window);
         let tail = backplane.tail(window.shard(), tail_start(config));
         critical.spawn(async move {
@@ -54,10 +106,6 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
             "window"
         });
     }
-    critical.spawn(report_connection(backplane.clone(), edge.clone()));
-    critical.spawn(pass_signals(edge.clone()));
-    critical.spawn(obey_controls(edge.clone()));
-    Ok(Composed { edge, critical })
 }
 
 fn delivery_limits(config: &Config) -> DeliveryLimits {
@@ -86,6 +134,11 @@ async fn report_connection(backplane: Backplane, edge: Edge) -> &'static str {
         }
         tokio::time::sleep(READINESS_INTERVAL).await;
     }
+}
+
+async fn watch_members(edge: Edge, members: Arc<dyn Members>) -> &'static str {
+    remote::watch_members(edge, members).await;
+    "members"
 }
 
 async fn pass_signals(edge: Edge) -> &'static str {

@@ -3,6 +3,7 @@
 //! - [`cli`]: what can be said on the command line;
 //! - [`config`]: a file and the environment become one checked value;
 //! - [`compose`]: the one place where parts are wired to each other;
+//! - [`storage`]: the store's parts of a process;
 //! - [`lifecycle`]: from the first socket to the exit code;
 //! - logs: [`telemetry`];
 //! - [`commands`]: `serve`, `token`, `check`;
@@ -14,4 +15,5 @@ pub mod compose;
 pub mod config;
 pub mod dev;
 pub mod lifecycle;
+pub mod storage;
 pub mod telemetry;

@@ -27,6 +27,9 @@ const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// themselves at once; this is for those that cannot.
 const CUT_TIME: Duration = Duration::from_secs(1);
 
+/// For the last batch of an archiver, and for giving its lease back.
+const ORDER_TIME: Duration = Duration::from_secs(3);
+
 /// The signals that ask the process to stop.
 pub struct Stop {
     terminate: Signal,
@@ -123,7 +126,11 @@ pub async fn run(
     composed: Composed,
     mut stop: Stop,
 ) -> anyhow::Result<ExitCode> {
-    let Composed { edge, mut critical } = composed;
+    let Composed {
+        edge,
+        mut critical,
+        mut orderly,
+    } = composed;
     let router = edge.router();
     let drain = edge.drain().clone();
     let mut serving = tokio::spawn({
@@ -136,18 +143,23 @@ pub async fn run(
             ExitCode::SUCCESS
         }
         dead = critical.join_next() => dead_part(dead),
+        // Without a store there are none, which is not the end of one.
+        Some(dead) = orderly.join_next() => dead_part(Some(dead)),
         ended = &mut serving => {
             tracing::error!(result = ?ended, "the listener ended");
             ExitCode::FAILURE
         }
     };
-    leave(config, &edge, &mut critical, &mut stop).await;
+    leave(config, &edge, &mut stop).await;
+    put_in_order(&mut orderly).await;
+    critical.abort_all();
+    tracing::info!("stopped");
     // Ended with the drain, or is about to.
     serving.abort();
     Ok(verdict)
 }
 
-fn dead_part(dead: Option<Result<&'static str, tokio::task::JoinError>>) -> ExitCode {
+pub(crate) fn dead_part(dead: Option<Result<&'static str, tokio::task::JoinError>>) -> ExitCode {
     match dead {
         Some(Ok(part)) => tracing::error!(part, "a part that never ends has ended"),
         Some(Err(error)) => tracing::error!(error = %error, "a part has crashed"),
@@ -157,12 +169,7 @@ fn dead_part(dead: Option<Result<&'static str, tokio::task::JoinError>>) -> Exit
 }
 
 /// Soft until the deadline, then hard. A second signal makes it hard at once.
-async fn leave(
-    config: &Config,
-    edge: &Edge,
-    critical: &mut JoinSet<&'static str>,
-    stop: &mut Stop,
-) {
+async fn leave(config: &Config, edge: &Edge, stop: &mut Stop) {
     let drain = edge.drain();
     let soft = leave_softly(config, drain);
     let left = tokio::select! {
@@ -174,8 +181,23 @@ async fn leave(
     };
     drain.advance(Phase::Stopped);
     let cut = drain.wait_empty(CUT_TIME).await;
-    critical.abort_all();
-    tracing::info!(connections.cut = left, connections.stuck = cut, "stopped");
+    if left > 0 {
+        tracing::warn!(
+            connections.cut = left,
+            connections.stuck = cut,
+            "not every connection left in time"
+        );
+    }
+}
+
+/// Waits for the tasks that end by themselves, like an archiver that gives
+/// its lease to another.
+pub async fn put_in_order(orderly: &mut JoinSet<&'static str>) {
+    let all = async { while orderly.join_next().await.is_some() {} };
+    if tokio::time::timeout(ORDER_TIME, all).await.is_err() {
+        tracing::warn!("not everything could be put in order; leases run out by themselves");
+        orderly.abort_all();
+    }
 }
 
 async fn leave_softly(config: &Config, drain: &Drain) -> usize {

@@ -14,6 +14,7 @@ use server::{commands, dev};
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(arguments) => commands::serve::run(arguments).await,
+        Command::Archive(arguments) => commands::archive::run(arguments).await,
         Command::Token(arguments) => commands::token::run(&arguments),
         Command::Check(arguments) => commands::check::run(arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,

@@ -1,5 +1,6 @@
-//! `serve`, `token`, `check`.
+//! `serve`, `archive`, `token`, `check`.
 
+pub mod archive;
 pub mod check;
 pub mod serve;
 pub mod token;

@@ -6,6 +6,7 @@
 
 pub mod environment;
 pub mod print;
+pub mod store;
 
 use std::path::Path;
 
@@ -15,6 +16,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::{Deserialize, Serialize};
 
+pub use self::store::StoreSection;
 use crate::telemetry::LogConfig;
 
 /// Everything an operator can set.
@@ -27,6 +29,8 @@ pub struct Config {
     pub edge: EdgeConfig,
     /// NATS JetStream.
     pub backplane: BackplaneConfig,
+    /// Postgres.
+    pub store: StoreSection,
 }
 
 /// Why there is no configuration.
@@ -104,7 +108,8 @@ impl Config {
             .map_err(|error| ConfigError::Bound {
                 field: format!("backplane.{}", error.field),
                 reason: error.problem.to_owned(),
-            })
+            })?;
+        self.store.check()
     }
 }
 

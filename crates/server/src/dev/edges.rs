@@ -1,6 +1,7 @@
 //! The edges of the demonstration: `rejoin serve`, as child processes, so
 //! that killing one shows what it would show in production.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,6 +36,27 @@ const LOG_LINES: usize = 20;
 /// The edges.
 pub(super) struct Edges {
     edges: Vec<EdgeProcess>,
+    /// Which of them are still to be restarted in order, one after another.
+    rolling: VecDeque<usize>,
+}
+
+/// Where an edge stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EdgePhase {
+    /// The process runs and is not ready yet.
+    Starting,
+    /// It was ready.
+    Up,
+    /// It was asked to drain.
+    Leaving {
+        /// When it was asked.
+        since: Instant,
+    },
+    /// There is no process.
+    Dead {
+        /// Since when.
+        since: Instant,
+    },
 }
 
 /// One edge.
@@ -45,8 +67,7 @@ pub(super) struct EdgeProcess {
     process: Process,
     started: Instant,
     short_lives: u32,
-    /// When it ended, until it is started again.
-    dead_since: Option<Instant>,
+    pub(super) phase: EdgePhase,
 }
 
 impl Edges {
@@ -61,6 +82,7 @@ impl Edges {
         });
         Ok(Self {
             edges: edges.collect::<anyhow::Result<_>>()?,
+            rolling: VecDeque::new(),
         })
     }
 
@@ -80,12 +102,38 @@ impl Edges {
         Ok(())
     }
 
-    /// Starts dead edges again after a pause.
-    pub(super) async fn restart_dead(&mut self) -> anyhow::Result<()> {
+    /// One look at every edge: starts dead ones again after a pause, and
+    /// takes the next step of a rolling restart.
+    pub(super) async fn look(&mut self) -> anyhow::Result<()> {
         for edge in &mut self.edges {
-            edge.restart_if_dead()?;
+            edge.look().await?;
+        }
+        // The next one leaves only when all others are there to take over.
+        let all_up = self.edges.iter().all(|edge| edge.phase == EdgePhase::Up);
+        if all_up && let Some(next) = self.rolling.pop_front() {
+            self.edges[next].leave();
         }
         Ok(())
+    }
+
+    /// SIGKILL to the edge of this name; whether there is one.
+    pub(super) fn kill(&mut self, name: &str) -> bool {
+        let Some(edge) = self.edges.iter_mut().find(|edge| edge.name == name) else {
+            return false;
+        };
+        edge.kill();
+        true
+    }
+
+    /// Begins to restart all, one after another, as a deploy would.
+    pub(super) fn roll(&mut self) {
+        self.rolling = (0..self.edges.len()).collect();
+    }
+
+    /// Whether a rolling restart is under way.
+    pub(super) fn is_rolling(&self) -> bool {
+        let leaving = |edge: &EdgeProcess| matches!(edge.phase, EdgePhase::Leaving { .. });
+        !self.rolling.is_empty() || self.edges.iter().any(leaving)
     }
 
     /// Lets all drain at the same time.
@@ -126,7 +174,7 @@ impl EdgeProcess {
             process,
             started: Instant::now(),
             short_lives: 0,
-            dead_since: None,
+            phase: EdgePhase::Starting,
         })
     }
 
@@ -151,38 +199,84 @@ impl EdgeProcess {
             }
             tokio::time::sleep(POLL).await;
         }
+        self.phase = EdgePhase::Up;
         Ok(())
     }
 
-    fn restart_if_dead(&mut self) -> anyhow::Result<()> {
-        let Some(status) = self.process.exited() else {
-            return Ok(());
-        };
-        let Some(dead_since) = self.dead_since else {
-            say(&format!(
-                "{} has ended ({status}); its clients go to the others. It is started again in \
-                 {} s",
-                self.name,
-                RESTART_PAUSE.as_secs()
-            ));
-            self.dead_since = Some(Instant::now());
-            self.short_lives = match self.started.elapsed() < SHORT_LIFE {
-                true => self.short_lives + 1,
-                false => 0,
-            };
-            return Ok(());
-        };
-        if self.short_lives >= SHORT_LIVES_MAX {
-            let log = self.spec.log_tail(LOG_LINES);
-            bail!("{} does not stay up; its log:\n{log}", self.name);
+    async fn look(&mut self) -> anyhow::Result<()> {
+        let ended = self.process.exited();
+        match (self.phase, ended) {
+            (EdgePhase::Dead { since }, _) if since.elapsed() >= RESTART_PAUSE => {
+                self.start_again()
+            }
+            (EdgePhase::Dead { .. }, _) => Ok(()),
+            (EdgePhase::Leaving { .. }, Some(_)) => {
+                say(&format!("{} has drained", self.name));
+                self.start_again()
+            }
+            (EdgePhase::Leaving { since }, None) if since.elapsed() > STOP_TIME => {
+                say(&format!("{} did not stop in time; killing it", self.name));
+                self.process.kill();
+                Ok(())
+            }
+            (EdgePhase::Starting | EdgePhase::Up, Some(status)) => {
+                self.short_lives = match self.started.elapsed() < SHORT_LIFE {
+                    true => self.short_lives + 1,
+                    false => 0,
+                };
+                self.died(&status.to_string());
+                match self.short_lives >= SHORT_LIVES_MAX {
+                    true => bail!(
+                        "{} does not stay up; its log:\n{}",
+                        self.name,
+                        self.spec.log_tail(LOG_LINES)
+                    ),
+                    false => Ok(()),
+                }
+            }
+            (EdgePhase::Starting, None) if is_ready(self.address()).await => {
+                self.phase = EdgePhase::Up;
+                Ok(())
+            }
+            (EdgePhase::Starting | EdgePhase::Up | EdgePhase::Leaving { .. }, None) => Ok(()),
         }
-        if dead_since.elapsed() >= RESTART_PAUSE {
-            self.process = Process::spawn(&self.spec)?;
-            self.started = Instant::now();
-            self.dead_since = None;
-            say(&format!("{} runs again, pid {}", self.name, self.pid()));
-        }
+    }
+
+    fn died(&mut self, how: &str) {
+        let (name, pause_s) = (&self.name, RESTART_PAUSE.as_secs());
+        say(&format!(
+            "{name} has ended ({how}); its clients go to the others. It is started again in \
+             {pause_s} s"
+        ));
+        self.phase = EdgePhase::Dead {
+            since: Instant::now(),
+        };
+    }
+
+    fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process = Process::spawn(&self.spec)?;
+        self.started = Instant::now();
+        self.phase = EdgePhase::Starting;
+        say(&format!("{} runs again, pid {}", self.name, self.pid()));
         Ok(())
+    }
+
+    /// Asks it to drain and end.
+    fn leave(&mut self) {
+        // It fails only for a process that is gone, which is seen next.
+        let _ = self.process.signal(Signal::Terminate);
+        self.phase = EdgePhase::Leaving {
+            since: Instant::now(),
+        };
+    }
+
+    /// SIGKILL, because somebody wanted to see what happens: not counted as a
+    /// life that was too short.
+    fn kill(&mut self) {
+        if !matches!(self.phase, EdgePhase::Dead { .. }) {
+            self.process.kill();
+            self.died("killed on request");
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 //!
 //! - [`secrets`]: the keys of this demonstration;
 //! - [`edges`]: the edges, as child processes, so that one can be killed;
+//! - [`controls`]: where the page asks for that, on loopback, with a token;
 //! - [`banner`]: what to try.
 
 mod banner;
+mod controls;
 mod edges;
 mod secrets;
 
@@ -23,12 +25,17 @@ use tempfile::TempDir;
 
 use crate::cli::DevArgs;
 use crate::lifecycle::Stop;
-use edges::Edges;
+use controls::{Command, Controls, EdgeView, FleetView, PartView};
+use edges::{EdgePhase, Edges};
 use secrets::Secrets;
 
 /// How often every part is looked at. A part that died is told and started
 /// again within this time and a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long NATS stays away when its restart is asked for: long enough to
+/// see what everybody does meanwhile.
+const NATS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs everything until Ctrl-C, or until a part cannot be kept running.
 /// Nothing it started outlives it, however it ends.
@@ -68,6 +75,9 @@ struct Stack {
     edges: Edges,
     nats: NatsServer,
     postgres: Option<Postgres>,
+    /// Whether Postgres is to run.
+    postgres_wanted: bool,
+    controls: Controls,
     secrets: Secrets,
     folder: Folder,
 }
@@ -141,7 +151,9 @@ impl Stack {
 
         say("starting the edges");
         let database = postgres.as_ref().map(Postgres::url);
-        let config = secrets.edge_config(&nats.url(), database.as_deref());
+        let controls = Controls::start().await?;
+        let mut config = secrets.edge_config(&nats.url(), database.as_deref());
+        config.push_str(&controls.edge_config());
         let mut edges = Edges::start(folder.path(), &config, arguments.edges)?;
         edges.wait_ready().await?;
 
@@ -152,6 +164,8 @@ impl Stack {
             edges,
             nats,
             postgres,
+            postgres_wanted: true,
+            controls,
             secrets,
             folder,
         })
@@ -168,24 +182,78 @@ impl Stack {
         }
     }
 
-    /// Starts again what dies, and says so. Returns only when that does not
-    /// help.
+    /// Starts again what dies, and says so; breaks things when the page asks
+    /// for it. Returns only when a part cannot be kept running.
     async fn keep_running(&mut self) -> anyhow::Result<()> {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            self.edges.restart_dead().await?;
+            self.controls.show(self.view(PartView::Up));
+            tokio::select! {
+                command = self.controls.next() => self.obey(command).await?,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+            self.edges.look().await?;
             if self.nats.pid().is_none() {
                 say("nats-server has ended; starting it again on the same data");
+                self.controls.show(self.view(PartView::Down));
                 self.nats.restart().await?;
                 say("nats-server is back");
             }
             if let Some(postgres) = &self.postgres
+                && self.postgres_wanted
                 && postgres.pid().is_none()
             {
                 say("Postgres has ended; starting it again on the same data");
                 postgres.restart().await?;
                 say("Postgres is back");
             }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
+        match command {
+            Command::KillEdge(name) => {
+                self.edges.kill(&name);
+            }
+            Command::Roll => {
+                say("restarting the edges, one after another");
+                self.edges.roll();
+            }
+            Command::RestartNats => {
+                self.nats.kill();
+                self.controls.show(self.view(PartView::Down));
+                tokio::time::sleep(NATS_PAUSE).await;
+            }
+            Command::StopPostgres => {
+                self.postgres_wanted = false;
+                if let Some(postgres) = &self.postgres {
+                    postgres.stop().await;
+                    say("Postgres was stopped on request");
+                }
+            }
+            Command::StartPostgres => self.postgres_wanted = true,
+        }
+        Ok(())
+    }
+
+    /// What the page shows.
+    fn view(&self, nats: PartView) -> FleetView {
+        let edges = self.edges.iter().map(|edge| EdgeView {
+            name: edge.name.clone(),
+            state: match edge.phase {
+                EdgePhase::Starting => PartView::Starting,
+                EdgePhase::Up => PartView::Up,
+                EdgePhase::Leaving { .. } => PartView::Draining,
+                EdgePhase::Dead { .. } => PartView::Down,
+            },
+        });
+        FleetView {
+            edges: edges.collect(),
+            rolling: self.edges.is_rolling(),
+            nats,
+            postgres: self.postgres.as_ref().map(|it| match it.pid() {
+                Some(_) => PartView::Up,
+                None => PartView::Down,
+            }),
         }
     }
 

@@ -53,7 +53,7 @@ impl Secrets {
 
     /// The configuration file of the edges; name and address come from each
     /// one's environment.
-    pub(super) fn edge_config(&self, nats: &str, _database: Option<&str>) -> String {
+    pub(super) fn edge_config(&self, nats: &str, database: Option<&str>) -> String {
         let mut text = String::from("# Written by `rejoin dev` at every start.\n");
         // Every value is ours and free of quotes; writing to a String cannot
         // fail.
@@ -89,6 +89,9 @@ urls = ["{nats}"]
             token_secret = self.token_secret,
             api_key_sha256 = api_key_sha256(&self.api_key),
         );
+        if let Some(url) = database {
+            let _ = write!(text, "\n[store]\nurl = \"{url}\"\n");
+        }
         text
     }
 
@@ -124,7 +127,7 @@ urls = ["{nats}"]
 }
 
 /// Random letters and digits.
-fn random_text(chars: usize) -> String {
+pub(super) fn random_text(chars: usize) -> String {
     let letters = rand::rng().sample_iter(Alphanumeric).take(chars);
     letters.map(char::from).collect()
 }
