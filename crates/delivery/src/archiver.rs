@@ -120,6 +120,8 @@ struct Position {
     lease: Lease,
     epoch: Epoch,
     watermark: u64,
+    /// The newest archived message and when the stream stored it.
+    witness: Option<(u64, i64)>,
     /// Rounds in which nothing came although the stream holds more.
     stuck_rounds: u32,
 }
@@ -252,6 +254,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
     /// can go on.
     async fn open(&self, lease: Lease) -> Result<Position, Interruption> {
         let (archived, state, verdict) = self.look().await?;
+        let witness = archived.as_ref().and_then(|archived| archived.witness);
         let (epoch, start, watermark) = match (verdict, archived) {
             (Verdict::Continue, Some(archived)) => {
                 (archived.epoch, archived.start, archived.watermark)
@@ -281,6 +284,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             lease,
             epoch,
             watermark,
+            witness,
             stuck_rounds: 0,
         })
     }
@@ -453,6 +457,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         {
             return Err(Interruption::OtherEpoch);
         }
+        self.check_witness(position).await?;
         self.check_gaps(watermark, messages).await?;
         let through = last.message.seq();
         let last_ms = last.message.time_ms;
@@ -467,6 +472,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         self.append(position, messages, through, observed, covered_ms)
             .await?;
         position.watermark = through;
+        position.witness = Some((through, last_ms));
         self.stats.set_watermark(through);
         position.stuck_rounds = 0;
         self.covered(batch.pending, covered_ms);
@@ -492,6 +498,26 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             covered_ms,
         };
         self.sink.append(&position.lease, batch).await
+    }
+
+    /// A stream may be put back to an older copy at any time, and grow again
+    /// beyond the watermark: what came after the archived messages then is
+    /// not what comes after them now. So with every batch the stream shows
+    /// that it still has the newest archived message as it was.
+    async fn check_witness(&self, position: &Position) -> Result<(), Interruption> {
+        let Some((seq, archived)) = position.witness else {
+            return Ok(());
+        };
+        let same = match self.source.time_of(seq).await? {
+            Some(stored) => stored == archived,
+            // Gone from the stream: purged, or never in this one.
+            None => self.look().await?.2 == Verdict::Continue,
+        };
+        if same {
+            Ok(())
+        } else {
+            Err(Interruption::OtherEpoch)
+        }
     }
 
     /// A missing sequence is a message that was deleted from the stream, or

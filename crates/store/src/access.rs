@@ -1,6 +1,6 @@
 //! API keys and revocations.
 
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 
 /// An API key as the store keeps it.
@@ -40,16 +40,18 @@ impl Store {
     /// `Unavailable` when Postgres is.
     pub async fn put_api_key(&self, key: &ApiKey, key_hash: &[u8]) -> Result<(), StoreError> {
         self.within(async {
-            sqlx::query!(
-                "INSERT INTO rejoin.api_keys (name, key_hash, grants) VALUES ($1, $2, $3)
+            statement!(
+                self,
+                execute,
+                sqlx::query!(
+                    "INSERT INTO rejoin.api_keys (name, key_hash, grants) VALUES ($1, $2, $3)
                  ON CONFLICT (name) DO UPDATE SET
                      key_hash = excluded.key_hash, grants = excluded.grants, revoked_at = NULL",
-                key.name,
-                key_hash,
-                key.grants,
-            )
-            .execute(self.pool())
-            .await?;
+                    key.name,
+                    key_hash,
+                    key.grants,
+                )
+            );
             Ok(())
         })
         .await
@@ -61,12 +63,14 @@ impl Store {
     /// `Unavailable` when Postgres is.
     pub async fn revoke_api_key(&self, name: &str) -> Result<(), StoreError> {
         self.within(async {
-            sqlx::query!(
-                "UPDATE rejoin.api_keys SET revoked_at = now() WHERE name = $1",
-                name
-            )
-            .execute(self.pool())
-            .await?;
+            statement!(
+                self,
+                execute,
+                sqlx::query!(
+                    "UPDATE rejoin.api_keys SET revoked_at = now() WHERE name = $1",
+                    name
+                )
+            );
             Ok(())
         })
         .await
@@ -78,13 +82,11 @@ impl Store {
     /// `Unavailable` when Postgres is.
     pub async fn api_key(&self, key_hash: &[u8]) -> Result<Option<ApiKey>, StoreError> {
         self.within(async {
-            Ok(sqlx::query_as!(
+            Ok(statement!(self, fetch_optional, sqlx::query_as!(
                 ApiKey,
                 "SELECT name, grants FROM rejoin.api_keys WHERE key_hash = $1 AND revoked_at IS NULL",
                 key_hash
-            )
-            .fetch_optional(self.pool())
-            .await?)
+            )))
         })
         .await
     }
@@ -103,22 +105,26 @@ impl Store {
         keep_ms: u32,
     ) -> Result<(), StoreError> {
         self.within(async {
-            sqlx::query!(
-                "INSERT INTO rejoin.revocations AS old (kind, subject, before_ms, expires_at)
+            statement!(
+                self,
+                execute,
+                sqlx::query!(
+                    "INSERT INTO rejoin.revocations AS old (kind, subject, before_ms, expires_at)
                  VALUES ($1, $2, $3, now() + make_interval(secs => $4))
                  ON CONFLICT (kind, subject) DO UPDATE SET
                      before_ms = greatest(old.before_ms, excluded.before_ms),
                      expires_at = greatest(old.expires_at, excluded.expires_at)",
-                kind.as_str(),
-                subject,
-                before_ms,
-                f64::from(keep_ms) / 1_000.0,
-            )
-            .execute(self.pool())
-            .await?;
-            sqlx::query!("DELETE FROM rejoin.revocations WHERE expires_at < now()")
-                .execute(self.pool())
-                .await?;
+                    kind.as_str(),
+                    subject,
+                    before_ms,
+                    f64::from(keep_ms) / 1_000.0,
+                )
+            );
+            statement!(
+                self,
+                execute,
+                sqlx::query!("DELETE FROM rejoin.revocations WHERE expires_at < now()")
+            );
             Ok(())
         })
         .await
@@ -135,14 +141,16 @@ impl Store {
         subject: &str,
     ) -> Result<Option<i64>, StoreError> {
         self.within(async {
-            Ok(sqlx::query_scalar!(
-                "SELECT before_ms FROM rejoin.revocations
+            Ok(statement!(
+                self,
+                fetch_optional,
+                sqlx::query_scalar!(
+                    "SELECT before_ms FROM rejoin.revocations
                  WHERE kind = $1 AND subject = $2 AND expires_at > now()",
-                kind.as_str(),
-                subject
-            )
-            .fetch_optional(self.pool())
-            .await?)
+                    kind.as_str(),
+                    subject
+                )
+            ))
         })
         .await
     }

@@ -1,12 +1,14 @@
 //! The bounded pool and the embedded migrations.
 
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Postgres};
 use tokio::time::timeout;
 
 use crate::config::StoreConfig;
@@ -27,13 +29,14 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// that prunes when it runs. Planning it anew costs 7 ms with 30 partitions, and
 /// fresh partitions without statistics must not tempt the planner into a scan
 /// and a sort. Compiling a plan (JIT) costs more than any of our queries.
-const SESSION: [(&str, &str); 5] = [
+const SESSION: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("jit", "off"),
     // Ours are abandoned sooner by the caller; this ends them in the server.
     ("statement_timeout", "15s"),
+    ("client_connection_check_interval", "1s"),
 ];
 
 /// A handle to Postgres; cheap to clone.
@@ -96,11 +99,13 @@ impl Store {
         migrator.create_schema("rejoin");
         migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
         let run = async {
-            let mut connection = self.pool.acquire().await?;
+            let mut session = self.session().await?;
             migrator
-                .run_direct(None, &mut *connection, false)
+                .run_direct(None, &mut *session, false)
                 .await
-                .map_err(|error| StoreError::unavailable(error.to_string()))
+                .map_err(|error| StoreError::unavailable(error.to_string()))?;
+            session.keep();
+            Ok(())
         };
         timeout(MIGRATION_TIMEOUT, run)
             .await
@@ -112,8 +117,11 @@ impl Store {
         self.pool.close().await;
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
-        &self.pool
+    /// A connection for one operation.
+    pub(crate) async fn session(&self) -> Result<Session, StoreError> {
+        Ok(Session {
+            connection: Some(self.pool.acquire().await?),
+        })
     }
 
     pub(crate) fn config(&self) -> &StoreConfig {
@@ -131,6 +139,81 @@ impl Store {
         match timeout(self.config.query_timeout(), query).await {
             Ok(answer) => answer,
             Err(_) => Err(StoreError::unavailable("no answer in time").into()),
+        }
+    }
+}
+
+/// A connection for one operation, from the pool.
+///
+/// A connection whose operation was abandoned (a time-out, a cancelled task)
+/// is in the middle of it: the next user would get its answers or be inside
+/// its transaction. So a connection goes back to the pool only when its
+/// operation says that it has ended; else it is closed, which rolls back.
+pub(crate) struct Session {
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Session {
+    /// The operation has ended: others may have the connection.
+    pub(crate) fn keep(mut self) {
+        self.connection = None;
+    }
+
+    /// Begins a transaction.
+    pub(crate) async fn begin(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("BEGIN").execute(&mut **self).await?;
+        Ok(())
+    }
+
+    /// Commits it. After an error it is not known whether it was.
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("COMMIT").execute(&mut *self).await?;
+        self.keep();
+        Ok(())
+    }
+
+    /// Rolls it back. So does dropping the session, at the price of a connection.
+    pub(crate) async fn rollback(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("ROLLBACK").execute(&mut *self).await?;
+        self.keep();
+        Ok(())
+    }
+}
+
+/// One statement on a session of its own: `statement!(store, fetch_all, query)`.
+macro_rules! statement {
+    ($store:expr, $fetch:ident, $query:expr $(,)?) => {{
+        let mut session = $store.session().await?;
+        let answer = $query
+            .$fetch(&mut *session)
+            .await
+            .map_err($crate::error::StoreError::from)?;
+        session.keep();
+        answer
+    }};
+}
+pub(crate) use statement;
+
+const HELD: &str = "a session has its connection until it is kept or dropped";
+
+impl Deref for Session {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_deref().expect(HELD)
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection.as_deref_mut().expect(HELD)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // Out of the pool, and closed.
+            drop(connection.detach());
         }
     }
 }

@@ -155,14 +155,16 @@ impl OutboxRelay {
 
     /// Publishes the oldest messages, except to channels that have to wait.
     async fn round(&self, waiting: &mut HashSet<String>) -> Result<Round, StoreError> {
-        let mut transaction = self.store.pool().begin().await?;
+        let mut session = self.store.session().await?;
+        session.begin().await?;
         let mine = sqlx::query_scalar!(
             r#"SELECT pg_try_advisory_xact_lock($1) AS "mine!""#,
             RELAY_LOCK
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut *session)
         .await?;
         if !mine {
+            session.rollback().await?;
             return Ok(Round::StandBy);
         }
         let excluded: Vec<String> = waiting.iter().cloned().collect();
@@ -183,9 +185,10 @@ impl OutboxRelay {
             ROUND_MESSAGES,
             ROUND_BYTES,
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut *session)
         .await?;
         if rows.is_empty() {
+            session.rollback().await?;
             return Ok(Round::Empty);
         }
         let mut by_channel: BTreeMap<String, Vec<Row>> = BTreeMap::new();
@@ -226,9 +229,9 @@ impl OutboxRelay {
             &refused,
             &reasons,
         )
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
-        transaction.commit().await?;
+        session.commit().await?;
         self.stats
             .published
             .fetch_add(published.len() as u64, Relaxed);

@@ -13,7 +13,7 @@ use protocol::{Channel, Cursor, Device, UserId};
 
 use crate::archive::epochs::{epoch_from_sql, epoch_to_sql, seq_from_sql};
 use crate::batch::Batcher;
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 
 /// The channels of one inbox.
@@ -79,8 +79,11 @@ async fn record(
     let delivered_seqs: Vec<_> = acks.iter().map(|a| seq_of(a.delivered)).collect();
     let read_epochs: Vec<_> = acks.iter().map(|a| epoch_of(a.read)).collect();
     let read_seqs: Vec<_> = acks.iter().map(|a| seq_of(a.read)).collect();
-    let rows = sqlx::query!(
-        r#"
+    let rows = statement!(
+        store,
+        fetch_all,
+        sqlx::query!(
+            r#"
 WITH input AS MATERIALIZED (
     SELECT r.*, d.shard AS delivered_shard, (d.ordinal::bigint << 48) + r.delivered_seq AS delivered,
            e.shard AS read_shard, (e.ordinal::bigint << 48) + r.read_seq AS read
@@ -131,17 +134,16 @@ LEFT JOIN rejoin.epochs de ON de.shard = i.shard AND de.ordinal = delivered.posi
 LEFT JOIN rejoin.epochs re ON re.shard = i.shard AND re.ordinal = reading.position >> 48
 ORDER BY i.ord
         "#,
-        &users as &[&str],
-        &devices as &[&str],
-        &channels as &[&str],
-        &shards,
-        &delivered_epochs as &[Option<i64>],
-        &delivered_seqs as &[Option<i64>],
-        &read_epochs as &[Option<i64>],
-        &read_seqs as &[Option<i64>],
-    )
-    .fetch_all(store.pool())
-    .await?;
+            &users as &[&str],
+            &devices as &[&str],
+            &channels as &[&str],
+            &shards,
+            &delivered_epochs as &[Option<i64>],
+            &delivered_seqs as &[Option<i64>],
+            &read_epochs as &[Option<i64>],
+            &read_seqs as &[Option<i64>],
+        )
+    );
     // The count may have to wait for the archive's pages; the receipts do not.
     let moved: Vec<_> = rows
         .iter()
@@ -180,21 +182,23 @@ async fn positions(
     let devices: Vec<&str> = questions.iter().map(|q| q.1.as_str()).collect();
     let channels: Vec<&str> = questions.iter().map(|q| q.2.as_str()).collect();
     let shards = shards_of(&store, questions.iter().map(|q| &q.2));
-    let rows = sqlx::query!(
-        r#"SELECT o.delivered AS "delivered?", e.epoch AS "epoch?"
+    let rows = statement!(
+        store,
+        fetch_all,
+        sqlx::query!(
+            r#"SELECT o.delivered AS "delivered?", e.epoch AS "epoch?"
            FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[])
                WITH ORDINALITY r(user_id, device, channel, shard, ord)
            LEFT JOIN rejoin.receipts o
                ON o.user_id = r.user_id AND o.channel = r.channel AND o.device = r.device
            LEFT JOIN rejoin.epochs e ON e.shard = r.shard AND e.ordinal = o.delivered >> 48
            ORDER BY r.ord"#,
-        &users as &[&str],
-        &devices as &[&str],
-        &channels as &[&str],
-        &shards,
-    )
-    .fetch_all(store.pool())
-    .await?;
+            &users as &[&str],
+            &devices as &[&str],
+            &channels as &[&str],
+            &shards,
+        )
+    );
     Ok(rows
         .into_iter()
         .map(|row| cursor(row.epoch, row.delivered))
@@ -214,8 +218,11 @@ async fn unread(
         .map(|q| (q.1.namespace() == ROOM_NAMESPACE).then(|| q.1.id()))
         .collect();
     let shards = shards_of(&store, questions.iter().map(|q| &q.1));
-    let rows = sqlx::query!(
-        r#"
+    let rows = statement!(
+        store,
+        fetch_all,
+        sqlx::query!(
+            r#"
 SELECT reading.position AS "read?", re.epoch AS "read_epoch?",
        newest.epoch AS "newest_epoch?", newest.watermark AS "watermark?", unread.messages AS "messages!"
 FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[])
@@ -261,14 +268,13 @@ LEFT JOIN LATERAL (
 ) unread ON true
 ORDER BY r.ord
         "#,
-        &users as &[&str],
-        &channels as &[&str],
-        &rooms as &[Option<&str>],
-        &shards,
-        i64::from(UNREAD_COUNT_MAX),
-    )
-    .fetch_all(store.pool())
-    .await?;
+            &users as &[&str],
+            &channels as &[&str],
+            &rooms as &[Option<&str>],
+            &shards,
+            i64::from(UNREAD_COUNT_MAX),
+        )
+    );
     Ok(rows
         .into_iter()
         .zip(questions)
@@ -312,18 +318,20 @@ impl Receipts for ReceiptStore {
         async move {
             let own = Channel::inbox(&user);
             let channels = async {
-                let names = sqlx::query_scalar!(
-                    r#"SELECT c.channel AS "channel!" FROM (
+                let names = statement!(
+                    self.store,
+                    fetch_all,
+                    sqlx::query_scalar!(
+                        r#"SELECT c.channel AS "channel!" FROM (
                            SELECT $2 AS channel
                            UNION SELECT 'room:' || m.room FROM rejoin.members m WHERE m.user_id = $1
                            UNION SELECT o.channel FROM rejoin.receipts o WHERE o.user_id = $1
                        ) c ORDER BY c.channel COLLATE "C" LIMIT $3"#,
-                    user.as_str(),
-                    own.as_str(),
-                    INBOX_CHANNELS_MAX,
-                )
-                .fetch_all(self.store.pool())
-                .await?;
+                        user.as_str(),
+                        own.as_str(),
+                        INBOX_CHANNELS_MAX,
+                    )
+                );
                 Ok::<_, StoreError>(names)
             };
             let names = self.store.within(channels).await?;

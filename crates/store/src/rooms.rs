@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use protocol::{Channel, UserId};
 
 use crate::batch::Batcher;
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 use crate::listen::{Listener, Notice};
 
@@ -60,30 +60,34 @@ async fn are_members(
 ) -> Result<Vec<bool>, StoreError> {
     let rooms: Vec<&str> = questions.iter().map(|(room, _)| room.id()).collect();
     let users: Vec<&str> = questions.iter().map(|(_, user)| user.as_str()).collect();
-    let answers = sqlx::query_scalar!(
-        r#"SELECT m.room IS NOT NULL AS "member!"
+    let answers = statement!(
+        store,
+        fetch_all,
+        sqlx::query_scalar!(
+            r#"SELECT m.room IS NOT NULL AS "member!"
            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY r(room, user_id, ord)
            LEFT JOIN rejoin.members m ON m.room = r.room AND m.user_id = r.user_id
            ORDER BY r.ord"#,
-        &rooms as &[&str],
-        &users as &[&str],
-    )
-    .fetch_all(store.pool())
-    .await?;
+            &rooms as &[&str],
+            &users as &[&str],
+        )
+    );
     Ok(answers)
 }
 
 impl Members for MemberStore {
     fn add(&self, room: Channel, users: Vec<UserId>) -> BoxFuture<'_, Result<u64, StoreFailure>> {
         let query = async move {
-            let added = sqlx::query!(
+            let added = statement!(
+                self.store,
+                execute,
+                sqlx::query!(
                 "INSERT INTO rejoin.members (room, user_id) SELECT $1, * FROM unnest($2::text[])
                  ON CONFLICT DO NOTHING",
                 room_id(&room)?,
                 &user_ids(&users)? as &[&str],
             )
-            .execute(self.store.pool())
-            .await?;
+            );
             Ok::<_, StoreError>(added.rows_affected())
         };
         async move { Ok(self.store.within(query).await?) }.boxed()
@@ -95,13 +99,15 @@ impl Members for MemberStore {
         users: Vec<UserId>,
     ) -> BoxFuture<'_, Result<u64, StoreFailure>> {
         let query = async move {
-            let removed = sqlx::query!(
-                "DELETE FROM rejoin.members WHERE room = $1 AND user_id = ANY($2::text[])",
-                room_id(&room)?,
-                &user_ids(&users)? as &[&str],
-            )
-            .execute(self.store.pool())
-            .await?;
+            let removed = statement!(
+                self.store,
+                execute,
+                sqlx::query!(
+                    "DELETE FROM rejoin.members WHERE room = $1 AND user_id = ANY($2::text[])",
+                    room_id(&room)?,
+                    &user_ids(&users)? as &[&str],
+                )
+            );
             Ok::<_, StoreError>(removed.rows_affected())
         };
         async move { Ok(self.store.within(query).await?) }.boxed()
@@ -123,15 +129,17 @@ impl Members for MemberStore {
     ) -> BoxFuture<'_, Result<Listing<UserId>, StoreFailure>> {
         let limit = limit.clamp(1, LIST_MAX);
         let query = async move {
-            let ids = sqlx::query_scalar!(
-                "SELECT user_id FROM rejoin.members WHERE room = $1 AND user_id > $2
+            let ids = statement!(
+                self.store,
+                fetch_all,
+                sqlx::query_scalar!(
+                    "SELECT user_id FROM rejoin.members WHERE room = $1 AND user_id > $2
                  ORDER BY user_id LIMIT $3",
-                room_id(&room)?,
-                after.as_ref().map_or("", UserId::as_str),
-                limit as i64 + 1,
-            )
-            .fetch_all(self.store.pool())
-            .await?;
+                    room_id(&room)?,
+                    after.as_ref().map_or("", UserId::as_str),
+                    limit as i64 + 1,
+                )
+            );
             Ok::<_, StoreError>(listing(ids, limit, |id| UserId::parse(id).ok()))
         };
         async move { Ok(self.store.within(query).await?) }.boxed()
@@ -149,15 +157,17 @@ impl Members for MemberStore {
                 Some(after) => room_id(after)?,
                 None => "",
             };
-            let ids = sqlx::query_scalar!(
-                "SELECT room FROM rejoin.members WHERE user_id = $1 AND room > $2
+            let ids = statement!(
+                self.store,
+                fetch_all,
+                sqlx::query_scalar!(
+                    "SELECT room FROM rejoin.members WHERE user_id = $1 AND room > $2
                  ORDER BY room LIMIT $3",
-                user.as_str(),
-                after,
-                limit as i64 + 1,
-            )
-            .fetch_all(self.store.pool())
-            .await?;
+                    user.as_str(),
+                    after,
+                    limit as i64 + 1,
+                )
+            );
             Ok::<_, StoreError>(listing(ids, limit, |id| {
                 Channel::from_parts(ROOM_NAMESPACE, id).ok()
             }))

@@ -5,7 +5,7 @@ use protocol::Cursor;
 
 use super::epochs::{epoch_to_sql, seq_from_sql, seq_to_sql};
 use super::ids::StoredId;
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 
 /// One archived message.
@@ -34,16 +34,18 @@ pub async fn rows(
     after: Cursor,
     through: u64,
 ) -> Result<Vec<ArchivedRow>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT m.seq, m.channel, m.id_key, m.id, m.time_ms, m.data
+    let rows = statement!(
+        store,
+        fetch_all,
+        sqlx::query!(
+            "SELECT m.seq, m.channel, m.id_key, m.id, m.time_ms, m.data
          FROM rejoin.epochs e JOIN rejoin.messages m ON m.epoch_no = e.epoch_no
          WHERE e.epoch = $1 AND m.seq > $2 AND m.seq <= $3 ORDER BY m.seq",
-        epoch_to_sql(after.epoch),
-        seq_to_sql(after.seq),
-        seq_to_sql(through),
-    )
-    .fetch_all(store.pool())
-    .await?;
+            epoch_to_sql(after.epoch),
+            seq_to_sql(after.seq),
+            seq_to_sql(through),
+        )
+    );
     Ok(rows
         .into_iter()
         .map(|row| ArchivedRow {

@@ -3,7 +3,7 @@
 use delivery::PageError;
 use protocol::{Channel, Cursor, Epoch};
 
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::{RETRY_AFTER, StoreError};
 
 /// Epochs of one shard that reading goes back over; older ones only expire.
@@ -59,17 +59,18 @@ pub(crate) async fn of_channel(
 ) -> Result<Vec<EpochRow>, PageError> {
     let shard = i32::from(channel.shard(store.config().shards));
     let query = async {
-        sqlx::query_as!(
-            EpochRow,
-            r#"SELECT epoch_no, epoch, start_seq, floor_seq, watermark,
+        Ok::<_, StoreError>(statement!(
+            store,
+            fetch_all,
+            sqlx::query_as!(
+                EpochRow,
+                r#"SELECT epoch_no, epoch, start_seq, floor_seq, watermark,
                       closed_at IS NOT NULL AS "closed!", complete
                FROM rejoin.epochs WHERE shard = $1 ORDER BY ordinal DESC LIMIT $2"#,
-            shard,
-            EPOCHS_MAX,
-        )
-        .fetch_all(store.pool())
-        .await
-        .map_err(StoreError::from)
+                shard,
+                EPOCHS_MAX,
+            )
+        ))
     };
     let epochs = store.within(query).await?;
     if epochs.is_empty() {

@@ -5,7 +5,7 @@ use protocol::{Channel, Cursor, MessageId};
 use super::epochs::{epoch_from_sql, seq_from_sql};
 use super::ids::StoredId;
 use crate::batch::Batcher;
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 
 /// Which message.
@@ -44,10 +44,13 @@ pub(crate) async fn find(
         .iter()
         .map(|q| i32::from(q.channel.shard(shards)))
         .collect();
-    let rows = sqlx::query!(
-        // The channel is compared as an expression so that the index of ids
-        // is the only one to choose.
-        r#"
+    let rows = statement!(
+        store,
+        fetch_all,
+        sqlx::query!(
+            // The channel is compared as an expression so that the index of ids
+            // is the only one to choose.
+            r#"
 SELECT c.covered_ms AS "covered_ms?", m.epoch AS "epoch?", m.seq AS "seq?"
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[])
     WITH ORDINALITY r(id_key, id, scope, channel, shard, ord)
@@ -62,14 +65,13 @@ LEFT JOIN LATERAL (
 ) m ON true
 ORDER BY r.ord
         "#,
-        &keys,
-        &texts as &[Option<&str>],
-        &scopes as &[&str],
-        &channels as &[&str],
-        &of_shards,
-    )
-    .fetch_all(store.pool())
-    .await?;
+            &keys,
+            &texts as &[Option<&str>],
+            &scopes as &[&str],
+            &channels as &[&str],
+            &of_shards,
+        )
+    );
     Ok(rows
         .into_iter()
         .map(|row| Found {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::epochs::{epoch_from_sql, epoch_to_sql, seq_from_sql, seq_to_sql};
 use super::rows::{MessageRow, Names};
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 
 /// The most messages that one query returns for all its readers together,
@@ -115,9 +115,12 @@ pub(super) async fn pages(
     let afters: Vec<i64> = requests.iter().map(|r| seq_to_sql(r.after.seq)).collect();
     let max_messages: Vec<i64> = limits.iter().map(|l| l.0 as i64).collect();
     let max_bytes: Vec<i64> = limits.iter().map(|l| l.1 as i64).collect();
-    let rows = sqlx::query_as!(
-        PageRow,
-        r#"
+    let rows = statement!(
+        store,
+        fetch_all,
+        sqlx::query_as!(
+            PageRow,
+            r#"
 SELECT r.ord AS "ord!", e.shard AS "shard?", e.start_seq AS "start_seq?", e.floor_seq AS "floor_seq?",
        e.watermark AS "watermark?", e.closed_at IS NOT NULL AS "closed?", e.complete AS "complete?",
        (SELECT n.epoch FROM rejoin.epochs n
@@ -147,14 +150,13 @@ LEFT JOIN LATERAL (
 ) m ON true
 ORDER BY r.ord, m.bucket, m.seq
         "#,
-        &channels as &[&str],
-        &epochs,
-        &afters,
-        &max_messages,
-        &max_bytes,
-    )
-    .fetch_all(store.pool())
-    .await?;
+            &channels as &[&str],
+            &epochs,
+            &afters,
+            &max_messages,
+            &max_bytes,
+        )
+    );
 
     let mut by_request: HashMap<i64, Vec<PageRow>> = HashMap::with_capacity(readers);
     for row in rows {

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -81,14 +81,15 @@ pub(super) async fn create(
     hours: impl IntoIterator<Item = i32>,
     width_hours: i32,
 ) -> Result<Spans, StoreError> {
-    let mut transaction = store.pool().begin().await?;
+    let mut session = store.session().await?;
+    session.begin().await?;
     sqlx::query!(
         "SELECT pg_advisory_xact_lock($1) AS locked",
         PARTITIONS_LOCK
     )
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *session)
     .await?;
-    let mut spans = load(&mut transaction).await?;
+    let mut spans = load(&mut session).await?;
     for hour in hours {
         if spans.holding(hour).is_some() {
             continue;
@@ -101,19 +102,19 @@ pub(super) async fn create(
              CREATE TABLE {name} (LIKE rejoin.messages INCLUDING DEFAULTS INCLUDING STORAGE);
              ALTER TABLE rejoin.messages ATTACH PARTITION {name} FOR VALUES FROM ({bucket}) TO ({end});"
         )))
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
         sqlx::query!(
             "INSERT INTO rejoin.partitions (bucket, bucket_end) VALUES ($1, $2)",
             bucket,
             end
         )
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
         spans.0.push(span);
         spans = Spans::new(spans.0);
     }
-    transaction.commit().await?;
+    session.commit().await?;
     Ok(spans)
 }
 
@@ -129,28 +130,31 @@ fn name(bucket: i32) -> String {
 /// Lets the partitions that end before `before_hour` expire: at first their
 /// messages no longer count as archived, some time later they are dropped.
 pub(super) async fn expire(store: &Store, before_hour: i32) -> Result<(), StoreError> {
-    let mut transaction = store.pool().begin().await?;
+    let mut session = store.session().await?;
+    session.begin().await?;
     sqlx::query!(
         "SELECT pg_advisory_xact_lock($1) AS locked",
         PARTITIONS_LOCK
     )
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *session)
     .await?;
     sqlx::query!(
         "UPDATE rejoin.partitions SET expired_at = now() WHERE bucket_end <= $1 AND expired_at IS NULL",
         before_hour
     )
-    .execute(&mut *transaction)
+    .execute(&mut *session)
     .await?;
-    raise_floors(&mut transaction).await?;
-    transaction.commit().await?;
+    raise_floors(&mut session).await?;
+    session.commit().await?;
 
-    let due = sqlx::query_scalar!(
-        "SELECT bucket FROM rejoin.partitions WHERE expired_at < now() - make_interval(secs => $1) ORDER BY bucket",
-        GRACE_SECONDS
-    )
-    .fetch_all(store.pool())
-    .await?;
+    let due = statement!(
+        store,
+        fetch_all,
+        sqlx::query_scalar!(
+            "SELECT bucket FROM rejoin.partitions WHERE expired_at < now() - make_interval(secs => $1) ORDER BY bucket",
+            GRACE_SECONDS
+        )
+    );
     for bucket in due {
         drop_partition(store, bucket).await?;
     }
@@ -176,31 +180,32 @@ async fn raise_floors(connection: &mut PgConnection) -> Result<(), StoreError> {
 /// Drops one partition unless somebody uses it at the moment; then the next
 /// round does.
 async fn drop_partition(store: &Store, bucket: i32) -> Result<(), StoreError> {
-    let mut transaction = store.pool().begin().await?;
+    let mut session = store.session().await?;
+    session.begin().await?;
     sqlx::query!(
         "SELECT pg_advisory_xact_lock($1) AS locked",
         PARTITIONS_LOCK
     )
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *session)
     .await?;
     // A late message may have gone into it since.
-    raise_floors(&mut transaction).await?;
+    raise_floors(&mut session).await?;
     sqlx::query!("DELETE FROM rejoin.segments WHERE bucket = $1", bucket)
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
     sqlx::query!("DELETE FROM rejoin.partitions WHERE bucket = $1", bucket)
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await?;
     let name = name(bucket);
     let dropped = sqlx::raw_sql(AssertSqlSafe(format!(
         "SET LOCAL lock_timeout = '200ms'; DROP TABLE IF EXISTS {name};"
     )))
-    .execute(&mut *transaction)
+    .execute(&mut *session)
     .await;
     match dropped {
-        Ok(_) => transaction.commit().await?,
+        Ok(_) => session.commit().await?,
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55P03") => {
-            transaction.rollback().await?;
+            session.rollback().await?;
         }
         Err(error) => return Err(error.into()),
     }

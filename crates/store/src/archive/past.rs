@@ -6,7 +6,7 @@ use protocol::{Channel, Cursor};
 
 use super::epochs::{self, EpochRow, seq_from_sql, seq_to_sql};
 use super::rows::{MessageRow, Names};
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::{RETRY_AFTER, StoreError};
 
 /// The most messages that are counted or returned at a time.
@@ -59,8 +59,11 @@ pub(super) async fn before_last(
             end = row.watermark;
         }
         let query = async {
-            sqlx::query_scalar!(
-                r#"
+            Ok::<_, StoreError>(statement!(
+                store,
+                fetch_all,
+                sqlx::query_scalar!(
+                    r#"
 SELECT m.seq
 FROM (
     SELECT coalesce(
@@ -75,15 +78,13 @@ CROSS JOIN LATERAL (
 ) m
 ORDER BY m.bucket DESC, m.seq DESC
                 "#,
-                channel.as_str(),
-                row.epoch_no,
-                end,
-                row.floor_seq,
-                wanted as i64,
-            )
-            .fetch_all(store.pool())
-            .await
-            .map_err(StoreError::from)
+                    channel.as_str(),
+                    row.epoch_no,
+                    end,
+                    row.floor_seq,
+                    wanted as i64,
+                )
+            ))
         };
         let seqs = store.within(query).await?;
         if seqs.len() == wanted {
@@ -157,8 +158,11 @@ async fn messages(
     max_bytes: usize,
 ) -> Result<(Vec<MessageRow>, bool), StoreError> {
     let query = async {
-        sqlx::query!(
-            r#"
+        Ok::<_, StoreError>(statement!(
+            store,
+            fetch_all,
+            sqlx::query!(
+                r#"
 SELECT q.seq, q.time_ms, q.id_key, q.id, q.kind, q.sender, q.traceparent, q.data, q.fetched AS "fetched!"
 FROM (
     SELECT coalesce(
@@ -178,16 +182,14 @@ CROSS JOIN LATERAL (
 WHERE q.bytes <= $6::bigint OR q.bytes = octet_length(q.data)
 ORDER BY q.bucket DESC, q.seq DESC
             "#,
-            channel.as_str(),
-            row.epoch_no,
-            end,
-            row.floor_seq,
-            max_messages as i64,
-            max_bytes as i64,
-        )
-        .fetch_all(store.pool())
-        .await
-        .map_err(StoreError::from)
+                channel.as_str(),
+                row.epoch_no,
+                end,
+                row.floor_seq,
+                max_messages as i64,
+                max_bytes as i64,
+            )
+        ))
     };
     let rows = store.within(query).await?;
     let fetched = rows.first().map_or(0, |row| row.fetched);

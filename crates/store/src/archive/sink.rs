@@ -11,13 +11,12 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::{Cursor, Epoch};
 use sqlx::postgres::PgConnection;
-use sqlx::{Postgres, Transaction};
 use tokio::time::timeout;
 
 use super::copy::CopyBuffer;
 use super::epochs::{epoch_from_sql, epoch_to_sql, seq_from_sql, seq_to_sql};
 use super::partitions::{self, Spans};
-use crate::connect::Store;
+use crate::connect::{Session, Store, statement};
 use crate::error::StoreError;
 
 /// The width of a partition that had to be created for a message before
@@ -80,10 +79,11 @@ impl Sink {
         }
     }
 
-    /// A transaction that only the holder of the lease can have: the lease is
+    /// A session in a transaction that only the holder of the lease can have: the lease is
     /// locked until it ends, and extended.
-    async fn begin(&self, lease: &Lease) -> Result<Transaction<'static, Postgres>, SinkError> {
-        let mut transaction = self.store.pool().begin().await.map_err(unavailable)?;
+    async fn begin(&self, lease: &Lease) -> Result<Session, SinkError> {
+        let mut session = self.store.session().await?;
+        session.begin().await?;
         let held = sqlx::query!(
             "UPDATE rejoin.archiver_leases
              SET expires_at = clock_timestamp() + make_interval(secs => ttl_ms / 1000.0)
@@ -91,19 +91,20 @@ impl Sink {
             i32::from(lease.shard),
             lease.token,
         )
-        .execute(&mut *transaction)
+        .execute(&mut *session)
         .await
         .map_err(unavailable)?;
         if held.rows_affected() == 0 {
+            session.rollback().await?;
             return Err(SinkError::Fenced);
         }
-        Ok(transaction)
+        Ok(session)
     }
 
     async fn append_batch(&self, lease: &Lease, batch: &ArchiveBatch<'_>) -> Result<(), SinkError> {
         for _ in 0..PARTITION_ATTEMPTS {
-            let mut transaction = self.begin(lease).await?;
-            let newest = newest(&mut transaction, lease.shard).await?;
+            let mut session = self.begin(lease).await?;
+            let newest = newest(&mut session, lease.shard).await?;
             let newest = newest.filter(|newest| {
                 newest.epoch == epoch_to_sql(batch.epoch)
                     && newest.watermark == seq_to_sql(batch.after)
@@ -119,16 +120,16 @@ impl Sink {
             };
             match buckets {
                 Ok(buckets) => {
-                    let stored = store_batch(&mut transaction, &newest, batch, &buckets).await;
+                    let stored = store_batch(&mut session, &newest, batch, &buckets).await;
                     if stored.is_err() {
                         // A partition may be gone: look before the next try.
                         self.layout.lock().spans = Spans::default();
                     }
                     stored?;
-                    return transaction.commit().await.map_err(unavailable);
+                    return Ok(session.commit().await?);
                 }
                 Err(hours) => {
-                    transaction.rollback().await.map_err(unavailable)?;
+                    session.rollback().await?;
                     self.create_partitions(hours).await?;
                 }
             }
@@ -272,7 +273,7 @@ impl ArchiveSink for Sink {
     ) -> BoxFuture<'a, Result<Option<Lease>, SinkError>> {
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         let query = async move {
-            let token = sqlx::query_scalar!(
+            let token = statement!(self.store, fetch_optional, sqlx::query_scalar!(
                 "INSERT INTO rejoin.archiver_leases AS held (shard, holder, token, ttl_ms, expires_at)
                  VALUES ($1, $2, 1, $3::bigint, clock_timestamp() + make_interval(secs => $3::bigint / 1000.0))
                  ON CONFLICT (shard) DO UPDATE SET
@@ -283,10 +284,7 @@ impl ArchiveSink for Sink {
                 i32::from(shard),
                 holder,
                 ttl_ms,
-            )
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(unavailable)?;
+            ));
             Ok(token.map(|token| Lease { shard, token }))
         };
         self.written(query).boxed()
@@ -294,15 +292,16 @@ impl ArchiveSink for Sink {
 
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), SinkError>> {
         let query = async move {
-            sqlx::query!(
-                "UPDATE rejoin.archiver_leases SET expires_at = '-infinity', holder = ''
+            statement!(
+                self.store,
+                execute,
+                sqlx::query!(
+                    "UPDATE rejoin.archiver_leases SET expires_at = '-infinity', holder = ''
                  WHERE shard = $1 AND token = $2",
-                i32::from(lease.shard),
-                lease.token,
-            )
-            .execute(self.store.pool())
-            .await
-            .map_err(unavailable)?;
+                    i32::from(lease.shard),
+                    lease.token,
+                )
+            );
             Ok(())
         };
         self.written(query).boxed()
@@ -310,15 +309,16 @@ impl ArchiveSink for Sink {
 
     fn newest_epoch(&self, shard: u16) -> BoxFuture<'_, Result<Option<ArchivedEpoch>, SinkError>> {
         let query = async move {
-            let row = sqlx::query!(
-                r#"SELECT epoch, start_seq, floor_seq, watermark, witness_seq, witness_time_ms, observed_seq,
+            let row = statement!(
+                self.store,
+                fetch_optional,
+                sqlx::query!(
+                    r#"SELECT epoch, start_seq, floor_seq, watermark, witness_seq, witness_time_ms, observed_seq,
                           (extract(epoch FROM clock_timestamp() - observed_at) * 1000)::bigint AS "age_ms!"
                    FROM rejoin.epochs WHERE shard = $1 ORDER BY ordinal DESC LIMIT 1"#,
-                i32::from(shard),
-            )
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(unavailable)?;
+                    i32::from(shard),
+                )
+            );
             Ok(row.map(|row| ArchivedEpoch {
                 epoch: epoch_from_sql(row.epoch),
                 start: seq_from_sql(row.start_seq),
@@ -338,7 +338,7 @@ impl ArchiveSink for Sink {
         position: Cursor,
     ) -> BoxFuture<'_, Result<Option<i64>, SinkError>> {
         let query = async move {
-            sqlx::query_scalar!(
+            Ok(statement!(self.store, fetch_optional, sqlx::query_scalar!(
                 "SELECT m.time_ms FROM rejoin.epochs e
                  JOIN rejoin.segments s ON s.epoch_no = e.epoch_no AND $3 BETWEEN s.first_seq AND s.last_seq
                  JOIN rejoin.messages m ON m.epoch_no = e.epoch_no AND m.bucket = s.bucket AND m.seq = $3
@@ -346,10 +346,7 @@ impl ArchiveSink for Sink {
                 i32::from(shard),
                 epoch_to_sql(position.epoch),
                 seq_to_sql(position.seq),
-            )
-            .fetch_optional(self.store.pool())
-            .await
-            .map_err(unavailable)
+            )))
         };
         self.written(query).boxed()
     }
@@ -360,8 +357,8 @@ impl ArchiveSink for Sink {
         new: &'a NewEpoch,
     ) -> BoxFuture<'a, Result<bool, SinkError>> {
         let write = async move {
-            let mut transaction = self.begin(lease).await?;
-            let newest = newest(&mut transaction, lease.shard).await?;
+            let mut session = self.begin(lease).await?;
+            let newest = newest(&mut session, lease.shard).await?;
             let epoch = epoch_to_sql(new.epoch);
             if newest.as_ref().is_some_and(|newest| newest.epoch == epoch) {
                 // Begun before; its confirmation was lost.
@@ -376,7 +373,7 @@ impl ArchiveSink for Sink {
                 seq_to_sql(new.start),
                 seq_to_sql(new.floor),
             )
-            .execute(&mut *transaction)
+            .execute(&mut *session)
             .await
             .map_err(unavailable)?;
             if inserted.rows_affected() == 0 {
@@ -388,11 +385,11 @@ impl ArchiveSink for Sink {
                     newest.epoch_no,
                     new.previous_complete,
                 )
-                .execute(&mut *transaction)
+                .execute(&mut *session)
                 .await
                 .map_err(unavailable)?;
             }
-            transaction.commit().await.map_err(unavailable)?;
+            session.commit().await?;
             Ok(true)
         };
         self.written(write).boxed()
@@ -405,7 +402,7 @@ impl ArchiveSink for Sink {
         floor: u64,
     ) -> BoxFuture<'a, Result<(), SinkError>> {
         let write = async move {
-            let mut transaction = self.begin(lease).await?;
+            let mut session = self.begin(lease).await?;
             let raised = sqlx::query!(
                 "UPDATE rejoin.epochs SET
                      floor_seq = greatest(floor_seq, $3), watermark = greatest(watermark, $3),
@@ -415,7 +412,7 @@ impl ArchiveSink for Sink {
                 epoch_to_sql(epoch),
                 seq_to_sql(floor),
             )
-            .execute(&mut *transaction)
+            .execute(&mut *session)
             .await
             .map_err(unavailable)?;
             if raised.rows_affected() == 0 {
@@ -423,7 +420,7 @@ impl ArchiveSink for Sink {
                     reason: String::from("the epoch is closed"),
                 });
             }
-            transaction.commit().await.map_err(unavailable)
+            Ok(session.commit().await?)
         };
         self.written(write).boxed()
     }
@@ -445,8 +442,8 @@ impl ArchiveSink for Sink {
     ) -> BoxFuture<'a, Result<(), SinkError>> {
         let write = async move {
             // Proves the lease; nothing below harms if it is lost meanwhile.
-            let transaction = self.begin(lease).await?;
-            transaction.commit().await.map_err(unavailable)?;
+            let session = self.begin(lease).await?;
+            session.commit().await?;
             let width = i32::try_from(retention.partition_hours.clamp(1, 24 * 366)).unwrap_or(24);
             self.layout.lock().width_hours = width;
             if let Some(keep) = retention.keep {
