@@ -47,6 +47,9 @@ pub struct BackplaneConfig {
     pub publish_timeout_ms: u64,
     /// Publishes in flight at once; more wait. Default: 4,096.
     pub publish_in_flight: usize,
+    /// Whether publishes that happen at the same time may be stored in one
+    /// batch where the server is slow to store them one by one. Default: true.
+    pub group_commit: bool,
     /// Heartbeat of a tail. A tail that hears nothing for twice this long is
     /// replaced. Default: 400 ms.
     pub tail_heartbeat_ms: u64,
@@ -76,6 +79,7 @@ impl Default for BackplaneConfig {
             request_timeout_ms: 1_000,
             publish_timeout_ms: 5_000,
             publish_in_flight: 4_096,
+            group_commit: true,
             tail_heartbeat_ms: 400,
             catchup_in_flight: 4,
             catchup_timeout_ms: 5_000,

@@ -12,6 +12,7 @@ use crate::log::StreamLog;
 use crate::monitor::AbortOnDrop;
 use crate::names::Names;
 use crate::publisher::Publisher;
+use crate::publisher::lane::Lane;
 use crate::shard::{Shard, StreamState};
 use crate::signals::{ControlBus, SignalBus};
 use crate::stats::{BackplaneStats, Counters};
@@ -85,6 +86,8 @@ pub(crate) struct Inner {
     /// not stand in the way of an acknowledgement or a live message.
     pub(crate) catchup: Link,
     pub(crate) shards: Vec<Shard>,
+    /// One per shard.
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) publish_permits: Semaphore,
     pub(crate) catchup_permits: Semaphore,
@@ -119,6 +122,11 @@ impl Backplane {
         let shards = (0..config.shards)
             .map(|number| Shard::new(number, names.stream(number)))
             .collect();
+        // A batch is many messages' work for the server.
+        let (timeout, capacity) = (config.request_timeout() * 2, config.publish_in_flight);
+        let lanes = (0..config.shards)
+            .map(|_| Lane::new(&publish, timeout, capacity, &counters))
+            .collect();
         let inner = Arc::new(Inner {
             publish_permits: Semaphore::new(config.publish_in_flight),
             catchup_permits: Semaphore::new(config.catchup_in_flight),
@@ -129,6 +137,7 @@ impl Backplane {
             tail,
             catchup,
             shards,
+            lanes,
             counters,
         });
         Ok(Self { inner })

@@ -8,7 +8,8 @@
 //! - [`StreamTail`]: new messages as they are stored ([`tail`]);
 //! - [`StreamLog`]: older messages by channel and position ([`log`]);
 //! - [`StreamArchiveSource`]: the stream as the archiver reads it ([`archive`]);
-//! - [`SignalBus`], [`ControlBus`]: what is never stored ([`signals`]).
+//! - [`SignalBus`], [`ControlBus`]: what is never stored ([`signals`]);
+//! - [`Inspection`]: a look at all of it for operators ([`inspect`]).
 //!
 //! Inside, [`api`](self) calls are raw JSON requests with a short timeout of
 //! our own: the client library's typed calls have timeouts that turn a second
@@ -18,6 +19,7 @@
 pub mod archive;
 pub mod config;
 pub mod connect;
+pub mod inspect;
 pub mod log;
 pub mod provision;
 pub mod publisher;
@@ -38,6 +40,7 @@ mod version;
 pub use archive::StreamArchiveSource;
 pub use config::{Auth, BackplaneConfig, Tls};
 pub use connect::{Backplane, ConnectError};
+pub use inspect::{Durability, InspectError, Inspection, PublicSubject, StreamInspection};
 pub use log::StreamLog;
 pub use provision::{ProvisionError, Provisioned};
 pub use publisher::Publisher;

@@ -17,6 +17,12 @@ use crate::provision::{Provisioned, provision_shard};
 /// Ends a task with its owner.
 pub(crate) struct AbortOnDrop(JoinHandle<()>);
 
+impl AbortOnDrop {
+    pub(crate) fn new(task: JoinHandle<()>) -> Self {
+        Self(task)
+    }
+}
+
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
@@ -27,7 +33,7 @@ impl Drop for AbortOnDrop {
 pub(crate) fn start(inner: &Arc<Inner>) {
     inner
         .monitor
-        .get_or_init(|| AbortOnDrop(tokio::spawn(run(Arc::downgrade(inner)))));
+        .get_or_init(|| AbortOnDrop::new(tokio::spawn(run(Arc::downgrade(inner)))));
 }
 
 async fn run(weak: Weak<Inner>) {

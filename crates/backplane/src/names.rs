@@ -47,6 +47,13 @@ impl Names {
         (shard.parse() == Ok(channel.shard(self.shards))).then_some(channel)
     }
 
+    /// Where services and operators publish without knowing the shards; the
+    /// server maps it to [`Self::message`].
+    pub(crate) fn public(&self, channel: &Channel) -> String {
+        let (namespace, id) = (channel.namespace(), channel.id());
+        format!("{}.pub.{namespace}.{id}", self.prefix)
+    }
+
     pub(crate) fn signal(&self, channel: &Channel) -> String {
         let (namespace, id) = (channel.namespace(), channel.id());
         format!("{}.sig.{namespace}.{id}", self.prefix)

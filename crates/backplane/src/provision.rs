@@ -210,7 +210,7 @@ pub(crate) async fn update(
     .await
 }
 
-fn warn_about(config: &Value, stream: &str, report: &mut Provisioned) {
+pub(crate) fn warn_about(config: &Value, stream: &str, report: &mut Provisioned) {
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| config.get(key).and_then(Value::as_i64).unwrap_or_default();
     let mut warn = |problem: &str| report.warnings.push(format!("stream {stream}: {problem}"));

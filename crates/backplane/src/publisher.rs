@@ -1,5 +1,7 @@
 //! Storing a message: published with its id until it is acknowledged.
 
+pub(crate) mod lane;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +60,20 @@ impl Publisher {
             .map_err(|_closed| unavailable("shutting down"))?;
         // A new message gets a sequence above every one seen by now.
         let floor = shard.highest();
+        let lane = &inner.lanes[usize::from(shard.number)];
+        if inner.config.group_commit
+            && lane.is_open()
+            && let Some(seq) = lane
+                .store(&subject, &headers, &publication.data, deadline)
+                .await
+        {
+            let ack = Ack {
+                seq,
+                duplicate: false,
+            };
+            return self.position(shard, floor, &ack, deadline).await;
+        }
+        let _counted = lane.single();
         let mut first = true;
         loop {
             if !std::mem::take(&mut first) {
@@ -66,7 +82,11 @@ impl Publisher {
             let request = Request::new()
                 .headers(headers.clone())
                 .payload(publication.data.clone());
-            let failure = match self.attempt(&subject, request, deadline).await {
+            let begin = Instant::now();
+            let answer = self.attempt(&subject, request, deadline).await;
+            // Also when none came in time: that too shows the server's pace.
+            lane.took(begin.elapsed());
+            let failure = match answer {
                 Ok(ack) => return self.position(shard, floor, &ack, deadline).await,
                 Err(error) => verdict(error)?,
             };
@@ -99,6 +119,8 @@ impl Publisher {
         if !link.is_up() && tokio::time::timeout_at(deadline, link.up()).await.is_err() {
             return Err(ApiError::Timeout(timeout));
         }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = timeout.min(left);
         let life = link.life();
         let answer = tokio::select! {
             biased;

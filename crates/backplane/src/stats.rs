@@ -34,6 +34,10 @@ counters! {
     publish_retries,
     /// Publishes that ended without an acknowledgement.
     publish_errors,
+    /// Atomic batches stored.
+    batches,
+    /// Messages stored in them.
+    batched,
     /// Messages received by tails.
     tail_messages,
     /// Times a tail was replaced after it had started.
@@ -44,8 +48,6 @@ counters! {
     leader_gets,
     /// Times a connection was established again.
     reconnects,
-    /// Signals and control messages dropped because a subscriber was slow.
-    signals_dropped,
 }
 
 /// A monotonic counter.

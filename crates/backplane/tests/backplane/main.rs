@@ -1,6 +1,8 @@
 //! The backplane against a real nats-server.
 
 mod archive;
+mod batches;
+mod cluster;
 mod faults;
 mod live;
 mod log;
