@@ -17,11 +17,11 @@ pub(crate) mod code {
     pub(crate) const JETSTREAM_NOT_ENABLED: u64 = 10076;
     pub(crate) const JETSTREAM_NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
     pub(crate) const MESSAGE_TOO_LARGE: u64 = 10054;
-    /// "maximum bytes exceeded" and its like.
     pub(crate) const EXPECTED_STREAM_DIFFERS: u64 = 10060;
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
     /// The same where the server does not name the sequence.
     pub(crate) const WRONG_LAST_SEQUENCE_PLAIN: u64 = 10164;
+    /// "maximum bytes exceeded" and its like.
     pub(crate) const STORE_FAILED: u64 = 10077;
     pub(crate) const INSUFFICIENT_RESOURCES: u64 = 10023;
     pub(crate) const STORAGE_RESOURCES_EXCEEDED: u64 = 10047;

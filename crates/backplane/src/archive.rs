@@ -132,7 +132,14 @@ impl ArchiveSource for StreamArchiveSource {
             let stored = direct::leader_get(&self.inner, self.stream(), Wanted::At(seq))
                 .await
                 .map_err(unanswered)?;
-            Ok(stored.map(|message| message.time_ms))
+            // A message that no channel has is never archived, so for the
+            // archive it is not there.
+            let held = stored.and_then(|stored| {
+                let time_ms = stored.time_ms;
+                let channel = self.inner.names.channel(&stored.subject);
+                channel.map(|_| time_ms)
+            });
+            Ok(held)
         })
     }
 

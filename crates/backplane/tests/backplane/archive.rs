@@ -104,6 +104,9 @@ async fn foreign_messages_without_a_channel_do_not_block() {
     world.publish("room:1", "x").await;
     let batch = source.next_batch(10, WAIT).await.unwrap();
     assert_eq!(seqs(&batch), [4]);
+    // Nor are they a gap that the archiver would wait for.
+    assert_eq!(source.time_of(2).await.unwrap(), None);
+    assert!(source.time_of(4).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -158,3 +158,37 @@ async fn the_shipped_configuration_is_valid_and_durable() {
     assert!(shipped.contains("sync_interval: always"));
     assert!(shipped.contains("{{partition(1,1,2)}}"));
 }
+
+/// No old server is at hand; how one greets is known, and nothing more of it
+/// is needed here.
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let old = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut socket = BufReader::new(socket);
+        let greeting = b"INFO {\"server_id\":\"x\",\"server_name\":\"x\",\"version\":\"2.9.10\",\"go\":\"go1.19\",\"host\":\"127.0.0.1\",\"port\":4222,\"headers\":true,\"max_payload\":1048576,\"proto\":1}\r\n";
+        socket.write_all(greeting).await.unwrap();
+        let mut line = String::new();
+        while socket.read_line(&mut line).await.unwrap_or(0) > 0 {
+            if line.starts_with("PING") {
+                socket.write_all(b"PONG\r\n").await.unwrap();
+            }
+            line.clear();
+        }
+    });
+    let config = BackplaneConfig {
+        urls: vec![format!("nats://{address}")],
+        ..BackplaneConfig::default()
+    };
+    let error = Backplane::connect(config).await.err().unwrap();
+    assert!(
+        matches!(error, ConnectError::ServerTooOld { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("2.9.10 is too old, 2.12.6"));
+    assert!(!error.is_retryable());
+    old.abort();
+}
