@@ -7,7 +7,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt fmt-check lint deny tools stack
+.PHONY: help demo test check fmt fmt-check lint deny tools stack bundle bundle-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,3 +38,9 @@ tools: ## Find or get nats-server and Postgres, and say where they are
 
 stack: ## Run a private nats-server and Postgres until Ctrl-C, and print their URLs
 	@$(CARGO) run --quiet --locked --bin devstack -- run
+
+bundle: ## Bundle the TypeScript client into the file that the demonstration's pages load
+	@node clients/typescript/scripts/bundle.mjs
+
+bundle-check: ## Fail if that file is not what the client's sources make
+	@node clients/typescript/scripts/bundle.mjs --check

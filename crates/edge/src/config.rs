@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{AuthConfig, AuthConfigError};
+use crate::auth::{AuthConfig, AuthConfigError, Secret};
 use crate::limits::{Limits, within};
 use crate::origin::OriginConfig;
 
@@ -21,6 +21,10 @@ pub struct EdgeConfig {
     /// lets pages from localhost in. For development only, on a loopback
     /// address only. Default: false.
     pub dev: bool,
+    /// Where the demonstration page can have edges killed and servers
+    /// stopped; `rejoin dev` sets it. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dev_controls: Option<DevControls>,
     /// Where and how it listens.
     pub listen: ListenConfig,
     /// Which web pages may use it.
@@ -31,6 +35,16 @@ pub struct EdgeConfig {
     pub limits: Limits,
     /// How it leaves.
     pub drain: DrainConfig,
+}
+
+/// Where `rejoin dev` takes orders from the demonstration page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevControls {
+    /// `http://127.0.0.1:<port>`.
+    pub url: String,
+    /// What the page has to show there.
+    pub token: Secret,
 }
 
 /// Where and how an edge listens.

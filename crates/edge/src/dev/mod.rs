@@ -1,14 +1,20 @@
-//! The demonstration page and its tokens, in development only.
+//! The demonstration's pages and their tokens, in development only.
 //!
 //! With `dev` set, anyone who reaches the edge gets a token, so such an edge
 //! listens on this machine alone ([`crate::config::EdgeConfig::check`]).
+//!
+//! - `/`: the clinic, [`assets::clinic`] with a frame of [`assets::pane`] for
+//!   each of its three people;
+//! - `/inspector`: frames as they pass, [`assets::inspector`].
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::{Html, IntoResponse, Response};
+mod assets;
+
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use protocol::{ErrorCode, UserId};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::Edge;
@@ -16,44 +22,52 @@ use crate::auth::token::ChannelClaims;
 use crate::auth::{Claims, Pattern, mint, unix_now_s};
 use crate::http::error::ApiError;
 
-const PAGE: &str = include_str!("page.html");
-
-/// The page brings everything it needs and may load nothing else.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
-    style-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'none'";
-
 /// Short enough that a page left open shows a renewal.
 const TOKEN_TTL_S: u64 = 15 * 60;
 
-/// What every user of the demonstration may read and write.
+/// What every user may read and write who does not ask for something else.
 const ROOM: &str = "room:lobby";
 
-/// `/` and `/dev/token/{user}`.
+/// The pages, what they load, and what they ask for.
 pub(crate) fn routes() -> Router<Edge> {
     Router::new()
-        .route("/", get(page))
+        .route("/", get(assets::clinic))
+        .route("/pane", get(assets::pane))
+        .route("/inspector", get(assets::inspector))
+        .route("/dev/assets/{name}", get(assets::asset))
+        .route("/dev/controls", get(controls))
         .route("/dev/token/{user}", get(token))
 }
 
-async fn page() -> Response {
-    let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
-    let headers: [(HeaderName, HeaderValue); 2] = [
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, Html(PAGE)).into_response()
+/// Where this page's controls are; 404 on an edge that `rejoin dev` did not
+/// start.
+async fn controls(State(edge): State<Edge>) -> Result<Response, ApiError> {
+    let Some(controls) = &edge.config().dev_controls else {
+        let message = "this edge was not started by `rejoin dev`";
+        return Err(ApiError::new(ErrorCode::NotFound, message));
+    };
+    let token = controls.token.expose();
+    Ok(Json(json!({ "url": controls.url, "token": token })).into_response())
+}
+
+/// What the token should grant: patterns, separated by commas.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wishes {
+    subscribe: Option<String>,
+    publish: Option<String>,
 }
 
 /// A token for any user. Needs a configured HS256 key.
-async fn token(State(edge): State<Edge>, Path(user): Path<String>) -> Result<Response, ApiError> {
-    let bad = |message: String| ApiError::new(ErrorCode::BadRequest, message);
-    let user = UserId::parse(&user).map_err(|error| bad(error.to_string()))?;
-    let pattern = |text: &str| Pattern::parse(text).map_err(|error| bad(error.to_string()));
+async fn token(
+    State(edge): State<Edge>,
+    Path(user): Path<String>,
+    Query(wishes): Query<Wishes>,
+) -> Result<Response, ApiError> {
     let auth = &edge.config().auth;
     let now_s = unix_now_s();
     let claims = Claims {
-        sub: user,
+        sub: UserId::parse(&user).map_err(|error| bad_request(&error))?,
         exp: now_s + TOKEN_TTL_S,
         iat: Some(now_s),
         nbf: None,
@@ -61,11 +75,21 @@ async fn token(State(edge): State<Edge>, Path(user): Path<String>) -> Result<Res
         iss: auth.issuer.clone(),
         aud: auth.audience.clone(),
         rejoin: ChannelClaims {
-            subscribe: vec![pattern(ROOM)?, pattern("topic:*")?],
-            publish: vec![pattern(ROOM)?],
+            subscribe: patterns(wishes.subscribe.as_deref().unwrap_or("room:lobby,topic:*"))?,
+            publish: patterns(wishes.publish.as_deref().unwrap_or(ROOM))?,
         },
     };
     let token = mint(auth, &claims)
         .map_err(|error| ApiError::new(ErrorCode::Unsupported, error.to_string()))?;
     Ok(Json(json!({ "token": token.expose(), "room": ROOM })).into_response())
+}
+
+fn patterns(list: &str) -> Result<Vec<Pattern>, ApiError> {
+    let texts = list.split(',').filter(|text| !text.is_empty());
+    let parsed: Result<_, _> = texts.map(Pattern::parse).collect();
+    parsed.map_err(|error| bad_request(&error))
+}
+
+fn bad_request(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, error.to_string())
 }
