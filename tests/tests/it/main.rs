@@ -13,4 +13,7 @@
 
 mod harness;
 
+mod bad_input;
 mod contract;
+mod resume;
+mod storm;

@@ -4,6 +4,7 @@ mod edge;
 mod http;
 mod nats;
 mod observe;
+pub(crate) mod raw;
 mod stack;
 mod token;
 
