@@ -3,6 +3,7 @@
 //!
 //! - [`Edge`]: what every request and connection shares ([`edge`]);
 //! - [`auth`]: tokens, API keys and what they grant;
+//! - `rights`: which channels a caller reaches, memberships included;
 //! - [`http`]: publishing, catching up and health over HTTP;
 //! - [`ws`]: connections over WebSocket;
 //! - [`remote`]: what reaches live connections from outside;
@@ -30,6 +31,7 @@ pub mod origin;
 pub mod readiness;
 pub mod registry;
 pub mod remote;
+mod rights;
 pub mod ws;
 
 pub use config::EdgeConfig;

@@ -21,6 +21,11 @@ pub struct AuthConfig {
     /// Clock difference with the issuer that `exp` and `nbf` tolerate, in
     /// seconds; at most 300. Default: 5.
     pub leeway_s: u64,
+    /// Signs the tickets of event streams: a secret for HS256, the same on
+    /// every edge. Default: none; then it is derived from the first HS256 key
+    /// among `keys`, and without one there are no tickets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket_key: Option<KeyConfig>,
     /// Keys of services that use the HTTP API. Default: none.
     pub api_keys: Vec<ApiKeyConfig>,
 }
@@ -32,6 +37,7 @@ impl Default for AuthConfig {
             issuer: None,
             audience: None,
             leeway_s: 5,
+            ticket_key: None,
             api_keys: Vec::new(),
         }
     }

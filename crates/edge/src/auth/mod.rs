@@ -5,12 +5,14 @@
 //! - [`config`]: keys as an operator writes them;
 //! - [`token`]: JSON Web Tokens of users, verified and minted;
 //! - [`api_key`]: keys of services;
+//! - [`ticket`]: what stands in a URL in the place of a token, once;
 //! - [`Authenticator`]: tells tokens and keys apart and checks both.
 
 pub mod api_key;
 pub mod config;
 pub mod grants;
 pub mod pattern;
+pub mod ticket;
 pub mod token;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +24,7 @@ pub use pattern::{Pattern, PatternError};
 pub use token::{Claims, MintError, TOKEN_MAX_BYTES, TokenError, mint};
 
 use api_key::ApiKeys;
+use ticket::Tickets;
 use token::TokenKeys;
 
 /// Verifies tokens and API keys against the configured keys. Made once at
@@ -30,6 +33,7 @@ use token::TokenKeys;
 pub struct Authenticator {
     tokens: TokenKeys,
     api_keys: ApiKeys,
+    tickets: Option<Tickets>,
 }
 
 /// Why a bearer credential was refused.
@@ -49,12 +53,18 @@ impl Authenticator {
         Ok(Self {
             tokens: TokenKeys::new(config)?,
             api_keys: ApiKeys::new(&config.api_keys)?,
+            tickets: Tickets::new(config)?,
         })
     }
 
     /// Verifies a user's token at the given time.
     pub fn verify_token(&self, token: &str, now_s: u64) -> Result<Grants, TokenError> {
         self.tokens.verify(token, now_s)
+    }
+
+    /// Signs and takes tickets; `None` where no key for them is configured.
+    pub fn tickets(&self) -> Option<&Tickets> {
+        self.tickets.as_ref()
     }
 
     /// Verifies what stands after `Authorization: Bearer`: a service's API

@@ -63,10 +63,7 @@ pub async fn page(
     let Query(query) = query?;
     let channel = Channel::parse(&channel)
         .map_err(|error| ApiError::new(ErrorCode::BadChannel, error.to_string()))?;
-    if !caller.may_read(&channel) {
-        let message = format!("this token or key does not allow reading {channel}");
-        return Err(ApiError::new(ErrorCode::Forbidden, message));
-    }
+    edge.check_read(&caller, &channel).await?;
     let start = start(query.from.as_deref())?;
     let most = edge.config().limits.page_messages;
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT.min(most));

@@ -8,11 +8,13 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use delivery::PageError;
+use delivery::members::StoreFailure;
 use delivery::publish::PublishError;
-use protocol::ErrorCode;
+use protocol::{Channel, ErrorCode};
 use serde::Serialize;
 
 use crate::auth::BearerError;
+use crate::auth::ticket::TicketError;
 
 /// When a request is to be retried that names no time of its own.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
@@ -23,6 +25,7 @@ pub struct ApiError {
     code: ErrorCode,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    channel: Option<Channel>,
 }
 
 /// `{"error": {…}}`, alone or in the place of a batch item's result.
@@ -38,6 +41,8 @@ struct ErrorFields {
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<Channel>,
 }
 
 impl ApiError {
@@ -47,11 +52,18 @@ impl ApiError {
             code,
             message: message.into(),
             retry_after: code.is_retryable().then_some(RETRY_AFTER_DEFAULT),
+            channel: None,
         }
     }
 
     pub(super) fn after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// Names the channel that it is about.
+    pub(crate) fn about(mut self, channel: &Channel) -> Self {
+        self.channel = Some(channel.clone());
         self
     }
 
@@ -88,6 +100,7 @@ impl ApiError {
                 message: self.message,
                 retryable: self.code.is_retryable(),
                 retry_after_ms: self.retry_after.map(as_ms),
+                channel: self.channel,
             },
         }
     }
@@ -119,6 +132,31 @@ impl IntoResponse for ApiError {
 impl From<BearerError> for ApiError {
     fn from(error: BearerError) -> Self {
         Self::new(ErrorCode::Unauthorized, error.to_string())
+    }
+}
+
+impl From<TicketError> for ApiError {
+    fn from(error: TicketError) -> Self {
+        let code = match error {
+            TicketError::Invalid | TicketError::Expired | TicketError::Used => {
+                ErrorCode::Unauthorized
+            }
+            TicketError::Busy => ErrorCode::RateLimited,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<StoreFailure> for ApiError {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            // The reason is for the operator's log; the store logs it.
+            StoreFailure::Unavailable { retry_after, .. } => {
+                let message = "the store is away for the moment";
+                Self::new(ErrorCode::Unavailable, message).after(retry_after)
+            }
+            StoreFailure::Refused { reason } => Self::new(ErrorCode::BadRequest, reason),
+        }
     }
 }
 

@@ -3,6 +3,9 @@
 //! - [`publish`]: one message, or a batch;
 //! - [`catch_up`]: a channel's messages after a position;
 //! - [`health`]: is the process alive, and should it get connections;
+//! - [`events`]: channels as server-sent events; [`ticket`]: for browsers,
+//!   which cannot send a header there; [`poll`]: channels by long-poll;
+//!   `listening` and `positions`: what the two share;
 //! - [`metrics`]: what it has done and holds, for Prometheus;
 //! - [`error`]: what went wrong, as JSON;
 //! - [`bearer`]: who asks.
@@ -10,9 +13,14 @@
 pub mod bearer;
 pub mod catch_up;
 pub mod error;
+pub mod events;
 pub mod health;
+mod listening;
 pub mod metrics;
+pub mod poll;
+mod positions;
 pub mod publish;
+pub mod ticket;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -42,16 +50,27 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
     let limits = &edge.config().limits;
     let one = DefaultBodyLimit::max(limits.message_bytes);
     let batch = DefaultBodyLimit::max(limits.batch_bytes);
-    let routes = Router::new()
+    let quick = Router::new()
         .route(
             "/v1/channels/{channel}/messages",
             post(publish::one).layer(one).get(catch_up::page),
         )
         .route("/v1/messages", post(publish::batch).layer(batch))
         .route("/v1/connect", get(crate::ws::upgrade))
+        .route("/v1/events", get(events::events))
+        .route("/v1/tickets", post(ticket::issue))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::metrics));
+        .route("/metrics", get(metrics::metrics))
+        // Bounds slow bodies of requests too: the header's timeout ends with
+        // the header. Upgraded connections and event streams have had the
+        // beginning of their answer and are not concerned.
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            limits.request_timeout(),
+        ));
+    // Bounds itself.
+    let routes = quick.route("/v1/poll", get(poll::poll));
     match edge.config().dev {
         true => routes.merge(crate::dev::routes()),
         false => routes,
@@ -60,17 +79,10 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
 
 /// Puts the chain that every request passes around the routes.
 pub(crate) fn layered(edge: &Edge, routes: Router<Edge>) -> Router {
-    let request_timeout = edge.config().limits.request_timeout();
     let chain = ServiceBuilder::new()
         // Outermost: a defect anywhere below answers 500 and ends neither
         // the connection nor the process.
         .layer(CatchPanicLayer::custom(answer_panic))
-        // Bounds slow bodies too: the header's timeout ends with the header.
-        // An upgraded connection has had its answer and is not concerned.
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            request_timeout,
-        ))
         // Before CORS, which would answer a stranger's preflight politely.
         .layer(middleware::from_fn_with_state(edge.clone(), check_origin))
         .layer(edge.origins().cors_layer());

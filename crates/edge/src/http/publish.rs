@@ -61,6 +61,7 @@ pub async fn one(
         traceparent: traceparent(&headers),
     };
     let publication = item.check(&edge, &caller, body?)?;
+    edge.check_publish(&caller, &publication.channel).await?;
     Ok(Json(publish(&edge, publication).await?))
 }
 
@@ -124,7 +125,9 @@ pub async fn batch(
             Err(error) => results.push(Some(ItemResult::Failed(error.body()))),
         }
     }
-    let channels = by_channel.into_values().map(|items| in_order(&edge, items));
+    let channels = by_channel
+        .into_iter()
+        .map(|(channel, items)| in_order(&edge, &caller, channel, items));
     for (index, result) in join_all(channels).await.into_iter().flatten() {
         results[index] = Some(result);
     }
@@ -134,9 +137,14 @@ pub async fn batch(
 }
 
 /// Publishes messages of one channel in their order.
-async fn in_order(edge: &Edge, items: Vec<(usize, Publication)>) -> Vec<(usize, ItemResult)> {
+async fn in_order(
+    edge: &Edge,
+    caller: &Caller,
+    channel: Channel,
+    items: Vec<(usize, Publication)>,
+) -> Vec<(usize, ItemResult)> {
     let mut results = Vec::with_capacity(items.len());
-    let mut stopped: Option<ApiError> = None;
+    let mut stopped = edge.check_publish(caller, &channel).await.err();
     for (index, publication) in items {
         let result = match &stopped {
             Some(error) => Err(error.clone()),
@@ -182,10 +190,6 @@ impl Item {
     fn check(self, edge: &Edge, caller: &Caller, data: Bytes) -> Result<Publication, ApiError> {
         let channel = Channel::parse(&self.channel)
             .map_err(|error| ApiError::new(ErrorCode::BadChannel, error.to_string()))?;
-        if !caller.may_publish(&channel) {
-            let message = format!("this token or key does not allow publishing to {channel}");
-            return Err(ApiError::new(ErrorCode::Forbidden, message));
-        }
         let bad =
             |error: protocol::NameError| ApiError::new(ErrorCode::BadRequest, error.to_string());
         let id = match self.id {

@@ -24,7 +24,10 @@ use crate::auth::{
 use crate::origin::OriginConfig;
 use crate::{Edge, EdgeConfig, EdgeParts, Phase};
 
+mod events;
+mod harness;
 mod metrics;
+mod poll;
 
 const EPOCH: Epoch = Epoch(255);
 const SERVICE_KEY: &str = "rj_test_service";

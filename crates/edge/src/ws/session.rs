@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use delivery::members::{ROOM_NAMESPACE, StoreFailure};
+use delivery::members::StoreFailure;
 use delivery::{Feed, Output, Start, SubscribeError};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, Stream};
@@ -318,13 +318,7 @@ impl Session {
         &self,
         channel: &Channel,
     ) -> Option<BoxFuture<'static, Result<bool, StoreFailure>>> {
-        let members = self
-            .edge
-            .members()
-            .filter(|_| channel.namespace() == ROOM_NAMESPACE)?
-            .clone();
-        let (room, user) = (channel.clone(), self.grants.user.clone());
-        Some(Box::pin(async move { members.contains(room, user).await }))
+        self.edge.membership(&self.grants.user, channel)
     }
 
     pub(super) fn ask(&mut self, question: BoxFuture<'static, Answer>) {

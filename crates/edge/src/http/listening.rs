@@ -1,0 +1,307 @@
+//! The readers of one event stream or poll: the same feed as a WebSocket
+//! connection's, with the client's positions kept for it.
+//!
+//! Nothing outlives the request. Where it stood is in the positions, which
+//! the client brings along to the next one, to whichever edge.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use delivery::members::StoreFailure;
+use delivery::{Feed, Output, PageError, Start};
+use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::stream::{FuturesUnordered, Stream};
+use protocol::frame::{ServerBody, ServerFrame, UnsubscribeReason, Unsubscribed};
+use protocol::{Channel, CloseCode, Encoding, ErrorCode, From, encode_server};
+
+use super::error::ApiError;
+use crate::auth::Caller;
+use crate::drain::Phase;
+use crate::registry::{Command, Registered, Transport};
+use crate::ws::encode_output;
+use crate::{Edge, http::positions};
+
+/// What a client gets to hear.
+pub(super) enum Heard {
+    /// A frame, as JSON. `news` is more than where things stand: messages, a
+    /// reset, an error, a signal.
+    Frame { json: Bytes, news: bool },
+    /// It is over.
+    End(End),
+}
+
+/// Why it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Somebody outside asked for it, or the edge leaves.
+    Closed(CloseCode),
+    /// A subscription could not start; worth trying again after this time.
+    Refused(Duration),
+    /// No subscription is left.
+    Nothing,
+}
+
+type StillMember = (Channel, Result<bool, StoreFailure>);
+
+/// The subscriptions of one request.
+pub(super) struct Listening {
+    edge: Edge,
+    caller: Caller,
+    /// Services are in no registry: nothing outside concerns them.
+    registered: Option<Registered>,
+    feed: Feed,
+    places: Vec<Place>,
+    /// At most one per channel and recheck.
+    rechecks: FuturesUnordered<BoxFuture<'static, StillMember>>,
+    queue: VecDeque<Heard>,
+}
+
+/// Where one channel stands.
+struct Place {
+    channel: Channel,
+    /// What was asked for until the subscription has started, then a cursor.
+    position: From,
+    open: bool,
+    live: bool,
+}
+
+impl Listening {
+    /// Starts reading. Nothing is read if one of the channels may not be.
+    pub(super) async fn start(
+        edge: &Edge,
+        caller: Caller,
+        wanted: Vec<(Channel, From)>,
+        transport: Transport,
+    ) -> Result<Self, ApiError> {
+        if edge.drain().phase() >= Phase::Leaving || !edge.hub().is_filled() {
+            let message = "this edge takes no connections at the moment";
+            return Err(ApiError::new(ErrorCode::Unavailable, message));
+        }
+        // Registered before the rights are checked: a right that ends in
+        // between is told through the registry.
+        let registered = match &caller {
+            Caller::User(grants) => {
+                let user = grants.user.clone();
+                Some(edge.registry().add(user, None, transport))
+            }
+            Caller::Service(_) => None,
+        };
+        try_join_all(
+            wanted
+                .iter()
+                .map(|(channel, _)| edge.check_read(&caller, channel)),
+        )
+        .await?;
+        let mut listening = Self {
+            edge: edge.clone(),
+            caller,
+            registered,
+            feed: edge.hub().feed(),
+            places: Vec::with_capacity(wanted.len()),
+            rechecks: FuturesUnordered::new(),
+            queue: VecDeque::new(),
+        };
+        for (channel, from) in wanted {
+            listening.subscribe(channel, from)?;
+        }
+        Ok(listening)
+    }
+
+    fn subscribe(&mut self, channel: Channel, from: From) -> Result<(), ApiError> {
+        let start = Start::from_wire(from).ok_or_else(|| {
+            let message = "from=acked needs a WebSocket: a request has no device";
+            ApiError::new(ErrorCode::BadRequest, message).about(&channel)
+        })?;
+        // Checked before: no channel twice, and not too many.
+        self.feed
+            .subscribe(channel.clone(), start, None, 0)
+            .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
+        self.places.push(Place {
+            channel,
+            position: from,
+            open: true,
+            live: false,
+        });
+        Ok(())
+    }
+
+    /// Who listens.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Names this request on its edge.
+    pub(super) fn id(&self) -> u64 {
+        self.registered.as_ref().map_or(0, |it| it.handle().id())
+    }
+
+    /// Whether everything that was missed has been told.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.places.iter().all(|place| place.live || !place.open)
+    }
+
+    /// The positions after everything that was heard so far, in the order
+    /// of the channels: each is what to read on from.
+    pub(super) fn positions(&self) -> String {
+        positions::join(self.places.iter().map(|place| place.position))
+    }
+
+    /// Moves the positions of quiet channels up to the head.
+    pub(super) fn advance(&mut self) {
+        for place in self.places.iter_mut().filter(|place| place.live) {
+            if let Some(reached) = self.feed.reached(&place.channel) {
+                place.position = From::Cursor(reached);
+            }
+        }
+    }
+
+    /// The positions of all shards, as a `ping` tells them.
+    pub(super) fn ping(&mut self) -> Bytes {
+        self.advance();
+        let positions = self.feed.positions().into_iter().collect();
+        json(ServerBody::Ping { positions })
+    }
+
+    /// The next thing to tell the client. Commands come first, so that a
+    /// right that ended is not overtaken by messages.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        self.obey(cx);
+        while let Poll::Ready(Some((channel, member))) = Pin::new(&mut self.rechecks).poll_next(cx)
+        {
+            // While the store is away, the last known answer holds.
+            if member == Ok(false) {
+                self.remove(&channel);
+            }
+        }
+        if let Some(heard) = self.queue.pop_front() {
+            return Poll::Ready(heard);
+        }
+        if self.places.iter().all(|place| !place.open) {
+            return Poll::Ready(Heard::End(End::Nothing));
+        }
+        self.feed.poll_next(cx).map(|output| self.hear(output))
+    }
+
+    fn obey(&mut self, cx: &mut Context<'_>) {
+        let Some(registered) = &self.registered else {
+            return;
+        };
+        registered.handle().register(cx.waker());
+        for command in registered.handle().take() {
+            match command {
+                Command::Close(code) => self.queue.push_back(Heard::End(End::Closed(code))),
+                Command::Removed(room) if !self.caller.may_read(&room) => self.remove(&room),
+                Command::Removed(_) => {}
+                Command::Recheck => self.recheck(),
+                Command::Receipt(receipt) => self.queue.push_back(Heard::Frame {
+                    json: json(ServerBody::Receipt(*receipt)),
+                    news: true,
+                }),
+            }
+        }
+    }
+
+    /// Asks again about every channel that a membership alone grants.
+    fn recheck(&mut self) {
+        let Caller::User(grants) = &self.caller else {
+            return;
+        };
+        for place in self.places.iter().filter(|place| place.open) {
+            if self.caller.may_read(&place.channel) {
+                continue;
+            }
+            let Some(membership) = self.edge.membership(&grants.user, &place.channel) else {
+                continue;
+            };
+            let channel = place.channel.clone();
+            self.rechecks
+                .push(Box::pin(async move { (channel, membership.await) }));
+        }
+    }
+
+    /// Ends a subscription whose right was lost; its position stays.
+    fn remove(&mut self, channel: &Channel) {
+        if !self.feed.unsubscribe(channel) {
+            return;
+        }
+        self.close(channel);
+        let body = Unsubscribed {
+            channel: channel.clone(),
+            reason: UnsubscribeReason::Removed,
+            message: "the right to this channel ended".into(),
+        };
+        self.queue.push_back(Heard::Frame {
+            json: json(ServerBody::Unsubscribed(body)),
+            news: true,
+        });
+    }
+
+    fn close(&mut self, channel: &Channel) {
+        for place in &mut self.places {
+            if place.channel == *channel {
+                place.open = false;
+                place.live = false;
+            }
+        }
+    }
+
+    /// Keeps the client's position, and makes the frame.
+    fn hear(&mut self, output: Output) -> Heard {
+        let mut news = true;
+        let channel = output.channel();
+        let place = self
+            .places
+            .iter_mut()
+            .find(|place| place.channel == *channel);
+        match (&output, place) {
+            (Output::Subscribed { cursor, .. }, Some(place)) => {
+                place.position = From::Cursor(*cursor);
+                news = false;
+            }
+            (Output::Messages { entries, .. }, Some(place)) => {
+                if let Some(last) = entries.last() {
+                    place.position = From::Cursor(last.message().position);
+                }
+            }
+            (Output::Live { cursor, .. }, Some(place)) => {
+                place.position = From::Cursor(*cursor);
+                place.live = true;
+                news = false;
+            }
+            (Output::Reset { reset, .. }, Some(place)) => {
+                place.position = From::Cursor(reset.head);
+                place.live = false;
+            }
+            (Output::Refused { channel, error, .. }, _) => {
+                let retry_after = match error {
+                    PageError::Unavailable { retry_after, .. } => *retry_after,
+                    PageError::Expired { .. } | PageError::UnknownEpoch => Duration::from_secs(1),
+                };
+                let channel = channel.clone();
+                self.close(&channel);
+                self.queue.push_back(Heard::End(End::Refused(retry_after)));
+            }
+            (Output::Delayed { .. } | Output::Signal(_), _)
+            | (
+                Output::Subscribed { .. }
+                | Output::Messages { .. }
+                | Output::Live { .. }
+                | Output::Reset { .. },
+                None,
+            ) => {}
+        }
+        self.edge.counters().frames_out.add(1);
+        Heard::Frame {
+            json: encode_output(Encoding::Json, output, 0),
+            news,
+        }
+    }
+}
+
+/// A frame that answers no request, as JSON.
+pub(super) fn json(body: ServerBody) -> Bytes {
+    encode_server(Encoding::Json, &ServerFrame::new(body))
+}

@@ -1,0 +1,434 @@
+//! An edge whose stream the test writes. Window, feed and catch-up are real;
+//! the log below the window, the tail and the rooms are plain models in
+//! memory, because these tests are about the HTTP API. The real ones are
+//! tested in their own crates and in `tests/`.
+
+use std::collections::BTreeSet;
+
+use axum::body::BodyDataStream;
+use delivery::members::{Listing, MemberEvent, MemberWatch, Members, StoreFailure};
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// Bounds every wait for something that is to happen.
+const LONG: Duration = Duration::from_secs(120);
+
+/// What the stream has stored.
+#[derive(Clone, Default)]
+pub(super) struct Stored(Arc<Mutex<Vec<Message>>>);
+
+impl Stored {
+    fn of(&self, channel: &Channel, after: u64) -> Vec<Message> {
+        let stored = self.0.lock();
+        let of = |message: &&Message| message.channel == *channel && message.seq() > after;
+        stored.iter().filter(of).cloned().collect()
+    }
+
+    fn head(&self) -> u64 {
+        self.0.lock().len() as u64
+    }
+}
+
+impl Log for Stored {
+    fn page(&self, request: PageRequest) -> BoxFuture<'_, Result<Page, PageError>> {
+        async move {
+            if request.after.epoch != EPOCH {
+                return Err(PageError::UnknownEpoch);
+            }
+            let mut messages = self.of(&request.channel, request.after.seq);
+            let all = messages.len() <= request.max_messages;
+            messages.truncate(request.max_messages);
+            let through = match (all, messages.last()) {
+                (false, Some(last)) => last.seq(),
+                (true, _) | (false, None) => self.head(),
+            };
+            Ok(Page {
+                messages,
+                through,
+                next_epoch: None,
+            })
+        }
+        .boxed()
+    }
+
+    fn earliest(&self, _: Channel) -> BoxFuture<'_, Result<Cursor, PageError>> {
+        async { Ok(Cursor::new(EPOCH, 0)) }.boxed()
+    }
+
+    fn before_last(
+        &self,
+        channel: Channel,
+        through: Cursor,
+        count: usize,
+    ) -> BoxFuture<'_, Result<Cursor, PageError>> {
+        async move {
+            let mut messages = self.of(&channel, 0);
+            messages.retain(|message| message.seq() <= through.seq);
+            let seq = match messages.len().checked_sub(count) {
+                Some(index) => messages[index].seq() - 1,
+                None => 0,
+            };
+            Ok(Cursor::new(EPOCH, seq))
+        }
+        .boxed()
+    }
+}
+
+impl Stream for Stored {
+    fn head(&self, _: u16) -> BoxFuture<'_, Result<Cursor, PageError>> {
+        async { Ok(Cursor::new(EPOCH, self.head())) }.boxed()
+    }
+}
+
+/// The tail that the test drives.
+struct Script(mpsc::UnboundedReceiver<TailEvent>);
+
+impl Tail for Script {
+    async fn next(&mut self) -> TailEvent {
+        match self.0.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Rooms in memory. `away` stands for a store that does not answer.
+#[derive(Default)]
+pub(super) struct Rooms {
+    members: Mutex<BTreeSet<(Channel, UserId)>>,
+    watchers: Mutex<Vec<mpsc::UnboundedSender<MemberEvent>>>,
+    pub(super) away: std::sync::atomic::AtomicBool,
+}
+
+struct Watch(mpsc::UnboundedReceiver<MemberEvent>);
+
+impl MemberWatch for Watch {
+    fn next(&mut self) -> BoxFuture<'_, MemberEvent> {
+        async {
+            match self.0.recv().await {
+                Some(event) => event,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Rooms {
+    fn answer<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&mut BTreeSet<(Channel, UserId)>) -> T,
+    ) -> BoxFuture<'_, Result<T, StoreFailure>> {
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            let failure = StoreFailure::Unavailable {
+                retry_after: Duration::from_millis(2_500),
+                reason: "secret detail".to_owned(),
+            };
+            return async { Err(failure) }.boxed();
+        }
+        let answer = answer(&mut self.members.lock());
+        async { Ok(answer) }.boxed()
+    }
+
+    fn tell(&self, event: impl Fn(UserId) -> MemberEvent, users: &[UserId]) {
+        for user in users {
+            for watcher in self.watchers.lock().iter() {
+                let _ = watcher.send(event(user.clone()));
+            }
+        }
+    }
+}
+
+/// Part of an ascending list.
+fn listing<T: Ord>(all: impl Iterator<Item = T>, after: Option<T>, limit: usize) -> Listing<T> {
+    let mut rest = all.filter(|item| after.as_ref().is_none_or(|after| item > after));
+    let items = rest.by_ref().take(limit).collect();
+    Listing {
+        items,
+        more: rest.next().is_some(),
+    }
+}
+
+impl Members for Rooms {
+    fn add(&self, room: Channel, users: Vec<UserId>) -> BoxFuture<'_, Result<u64, StoreFailure>> {
+        let added = |user| MemberEvent::Added {
+            room: room.clone(),
+            user,
+        };
+        self.tell(added, &users);
+        self.answer(|members| {
+            let new = |user: UserId| u64::from(members.insert((room.clone(), user)));
+            users.into_iter().map(new).sum::<u64>()
+        })
+    }
+
+    fn remove(
+        &self,
+        room: Channel,
+        users: Vec<UserId>,
+    ) -> BoxFuture<'_, Result<u64, StoreFailure>> {
+        let was = self.answer(|members| {
+            let was = |user: &UserId| u64::from(members.remove(&(room.clone(), user.clone())));
+            users.iter().map(was).sum::<u64>()
+        });
+        let removed = |user| MemberEvent::Removed {
+            room: room.clone(),
+            user,
+        };
+        self.tell(removed, &users);
+        was
+    }
+
+    fn contains(&self, room: Channel, user: UserId) -> BoxFuture<'_, Result<bool, StoreFailure>> {
+        self.answer(|members| members.contains(&(room, user)))
+    }
+
+    fn members(
+        &self,
+        room: Channel,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Listing<UserId>, StoreFailure>> {
+        self.answer(|members| {
+            let of_room = members.iter().filter(|(of, _)| *of == room);
+            listing(of_room.map(|(_, user)| user.clone()), after, limit)
+        })
+    }
+
+    fn rooms(
+        &self,
+        user: UserId,
+        after: Option<Channel>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Listing<Channel>, StoreFailure>> {
+        self.answer(|members| {
+            let of_user = members.iter().filter(|(_, of)| *of == user);
+            listing(of_user.map(|(room, _)| room.clone()), after, limit)
+        })
+    }
+
+    fn watch(&self) -> Box<dyn MemberWatch> {
+        let (watcher, watch) = mpsc::unbounded_channel();
+        self.watchers.lock().push(watcher);
+        Box::new(Watch(watch))
+    }
+}
+
+/// Edges over one stream.
+pub(super) struct Live {
+    pub(super) stored: Stored,
+    pub(super) rooms: Arc<Rooms>,
+    tails: Mutex<Vec<(mpsc::UnboundedSender<TailEvent>, Arc<window::Window>)>>,
+    configure: fn(&mut EdgeConfig),
+    window_bytes: usize,
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {}, 1 << 20)
+    }
+
+    pub(super) fn with(configure: fn(&mut EdgeConfig), window_bytes: usize) -> Self {
+        Self {
+            stored: Stored::default(),
+            rooms: Arc::default(),
+            tails: Mutex::default(),
+            configure,
+            window_bytes,
+        }
+    }
+
+    /// One more edge, ready, whose window begins at the head.
+    pub(super) async fn edge(&self) -> Api {
+        let mut config = EdgeConfig {
+            name: "edge-1".to_owned(),
+            auth: auth_config(),
+            ..EdgeConfig::default()
+        };
+        (self.configure)(&mut config);
+        let recorder = Arc::new(Recorder {
+            verdict: |_| Ok(false),
+            published: Mutex::default(),
+        });
+        let limits = DeliveryLimits {
+            window_bytes: self.window_bytes,
+            ..DeliveryLimits::default()
+        };
+        let edge = Edge::new(EdgeParts {
+            auth: Authenticator::new(&config.auth).unwrap(),
+            config,
+            hub: Hub::new(1, None, Arc::new(self.stored.clone()), limits),
+            publish: recorder.clone(),
+            signals: None,
+            controls: None,
+            members: Some(self.rooms.clone()),
+            receipts: None,
+        });
+        let (tail, script) = mpsc::unbounded_channel();
+        let window = Arc::clone(&edge.hub().windows()[0]);
+        tokio::spawn({
+            let window = Arc::clone(&window);
+            async move { window::fill(Script(script), &window).await }
+        });
+        let head = self.stored.head();
+        let started = TailEvent::Started {
+            after: Cursor::new(EPOCH, head),
+            last: head,
+        };
+        tail.send(started).unwrap();
+        // What the tail reports first after it has started.
+        let caught_up = TailEvent::Messages {
+            messages: Vec::new(),
+            epoch: EPOCH,
+            through: head,
+        };
+        tail.send(caught_up).unwrap();
+        window.wait_filled().await;
+        self.tails.lock().push((tail, window));
+        let members: Arc<dyn Members> = self.rooms.clone();
+        tokio::spawn(crate::remote::watch_members(edge.clone(), members));
+        while self.rooms.watchers.lock().len() < self.tails.lock().len() {
+            tokio::task::yield_now().await;
+        }
+        let router = edge.router();
+        Api {
+            edge,
+            router,
+            recorder,
+        }
+    }
+
+    /// Stores a message; it has reached every edge's window then.
+    pub(super) async fn publish(&self, to: &str, n: u64) -> u64 {
+        let message = self.store(to, n);
+        let seq = message.seq();
+        let tails = self.tails.lock().clone();
+        for (tail, window) in tails {
+            let event = TailEvent::Messages {
+                messages: vec![message.clone()],
+                epoch: EPOCH,
+                through: seq,
+            };
+            tail.send(event).unwrap();
+            while window.head().seq < seq {
+                tokio::task::yield_now().await;
+            }
+        }
+        seq
+    }
+
+    fn store(&self, to: &str, n: u64) -> Message {
+        let mut stored = self.stored.0.lock();
+        let message = Message {
+            channel: channel(to),
+            position: Cursor::new(EPOCH, stored.len() as u64 + 1),
+            prev: 0,
+            id: None,
+            kind: "".into(),
+            sender: None,
+            time_ms: 1_700_000_000_000,
+            data: n.to_string().into(),
+            traceparent: None,
+        };
+        stored.push(message.clone());
+        message
+    }
+}
+
+/// The position after a sequence, as text.
+pub(super) fn at(seq: u64) -> String {
+    Cursor::new(EPOCH, seq).to_string()
+}
+
+/// The payloads in a `messages` frame.
+pub(super) fn numbers(frame: &Value) -> Vec<u64> {
+    let messages = frame["messages"]["messages"].as_array();
+    let number = |message: &Value| message["data"].as_u64().unwrap();
+    messages.map_or(Vec::new(), |messages| messages.iter().map(number).collect())
+}
+
+/// One server-sent event.
+#[derive(Debug, PartialEq)]
+pub(super) struct Event {
+    pub(super) key: String,
+    pub(super) frame: Value,
+    pub(super) id: String,
+}
+
+/// The events of an answer, one by one, read as a browser reads them.
+pub(super) struct Events {
+    body: BodyDataStream,
+    text: String,
+    pub(super) retry_ms: Option<u64>,
+}
+
+impl Events {
+    pub(super) async fn open(api: &Api, path: &str, bearer: &str) -> Self {
+        Self::send(api, request(Method::GET, path, bearer, Body::empty())).await
+    }
+
+    pub(super) async fn send(api: &Api, request: Request<Body>) -> Self {
+        let response = api.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let kind = &response.headers()[header::CONTENT_TYPE];
+        assert_eq!(kind, "text/event-stream");
+        Self {
+            body: response.into_body().into_data_stream(),
+            text: String::new(),
+            retry_ms: None,
+        }
+    }
+
+    /// The next event; `None` once the stream has ended.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
+                if let Some(event) = self.take(&block) {
+                    return Some(event);
+                }
+            }
+            let chunk = tokio::time::timeout(LONG, self.body.next()).await;
+            let chunk = chunk.expect("nothing came")?.unwrap();
+            self.text += std::str::from_utf8(&chunk).unwrap();
+        }
+    }
+
+    /// The next event of this kind; only `connected`, `subscribed` and
+    /// `ping` may come before it.
+    pub(super) async fn expect(&mut self, key: &str) -> Event {
+        loop {
+            let event = self.next().await.expect("the stream ended");
+            if event.key == key {
+                return event;
+            }
+            let skipped = ["connected", "subscribed", "ping", "live"];
+            assert!(skipped.contains(&&*event.key), "{event:?}");
+        }
+    }
+
+    fn take(&mut self, block: &str) -> Option<Event> {
+        let (mut key, mut data, mut id) = (None, None, None);
+        for line in block.lines() {
+            let (field, value) = line.split_once(": ").expect("a field and its value");
+            match field {
+                "event" => key = Some(value.to_owned()),
+                "data" => data = Some(value.to_owned()),
+                "id" => id = Some(value.to_owned()),
+                "retry" => self.retry_ms = Some(value.parse().unwrap()),
+                other => panic!("unknown field {other}"),
+            }
+        }
+        let frame: Value = serde_json::from_str(&data?).unwrap();
+        let key = key.unwrap();
+        assert!(frame.get(&key).is_some(), "{key} is not the key of {frame}");
+        Some(Event {
+            key,
+            frame,
+            id: id.unwrap(),
+        })
+    }
+}
