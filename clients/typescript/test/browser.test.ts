@@ -1,0 +1,141 @@
+// The client in a real browser, on real edges: IndexedDB, Web Locks, reloads,
+// tabs, a network that comes and goes or blocks WebSocket.
+
+import assert from 'node:assert/strict';
+import type { Server } from 'node:http';
+import { after, before, describe, test } from 'node:test';
+import { Chromium, chromium, serveClient, type Page } from './chromium.js';
+import { Fleet, room, user } from './fleet.js';
+
+describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }, () => {
+  let fleet: Fleet;
+  let browser: Chromium;
+  let server: Server;
+  let origin: string;
+  before(async () => {
+    ({ server, origin } = await serveClient());
+    [fleet, browser] = await Promise.all([Fleet.start(), Chromium.start()]);
+  }, { timeout: 600_000 });
+  after(async () => {
+    await Promise.all([browser?.stop(), fleet?.stop()]);
+    server.closeAllConnections();
+    server.close();
+  });
+
+  /** Starts the client in a page: `got` has what its handler was given. */
+  async function start(page: Page, name: string, channel: string, options = {}): Promise<void> {
+    const token = await fleet.token(name);
+    const settings = JSON.stringify({ url: fleet.url, token, retryMinMs: 50, retryMaxMs: 500, ...options });
+    await page.run(`
+      const { Rejoin } = await import('/index.js');
+      globalThis.got = [];
+      globalThis.rejoin = new Rejoin(${settings});
+      globalThis.sub = rejoin.subscribe('${channel}', { onMessage: ({ data }) => { got.push(data); } });
+      globalThis.live = async () => { if (rejoin.state !== 'live') await rejoin.once('live'); };
+      rejoin.connect();`);
+  }
+
+  async function open(name: string, channel: string, options = {}): Promise<Page> {
+    const page = await browser.open(origin);
+    await start(page, name, channel, options);
+    await page.run('await live();');
+    return page;
+  }
+
+  const got = (page: Page, count: number) =>
+    page.run<unknown[]>(`while (got.length < ${count}) await new Promise((resolve) => setTimeout(resolve, 10)); return got;`);
+
+  test('a reload rejoins from IndexedDB: what was missed, once', async () => {
+    const [name, channel] = [user(), room()];
+    const page = await open(name, channel);
+    await fleet.publish(channel, 1);
+    assert.deepEqual(await got(page, 1), [1]);
+    await page.go('about:blank');
+    await fleet.publish(channel, 2);
+    await page.go(origin);
+    await start(page, name, channel);
+    await page.run('await live();');
+    await fleet.publish(channel, 3);
+    assert.deepEqual(await got(page, 2), [2, 3]);
+    assert.match(await page.run<string>('return rejoin.connection ? sub.cursor : "";'), /^[0-9a-f]{16}-\d+$/);
+    await page.close();
+  });
+
+  test('airplane mode: published meanwhile, sent on return, also after a reload', async () => {
+    const [name, channel] = [user(), room()];
+    const page = await open(name, channel);
+    const other = await open(user(), channel);
+    await page.network(false);
+    await page.run(`if (rejoin.state !== 'offline') await rejoin.once('offline');`);
+    await fleet.publish(channel, 'theirs');
+    await page.run(`
+      for (const data of ['one', 'two']) rejoin.publish('${channel}', data);
+      while (rejoin.pending.length < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+      // Stored, not only meant to be.
+      const stored = () => rejoin.storage.keys('rejoin/').then((keys) => keys.filter((key) => key.includes('/outbox/')).length);
+      while ((await stored()) < 2) await new Promise((resolve) => setTimeout(resolve, 10));`);
+    // A reload needs the page itself, which a service worker would have.
+    await page.network(true);
+    await page.run('await rejoin.close();').catch(() => {});
+    await page.reload();
+    await start(page, name, channel);
+    assert.deepEqual(await got(other, 3), ['theirs', 'one', 'two']);
+    await page.run('while (rejoin.pending.length > 0) await new Promise((resolve) => setTimeout(resolve, 10));');
+    await Promise.all([page.close(), other.close()]);
+  });
+
+  test('back from airplane mode it retries at once', async () => {
+    const [name, channel] = [user(), room()];
+    const page = await open(name, channel, { retryMinMs: 60_000, retryMaxMs: 60_000 });
+    await page.network(false);
+    await page.run(`if (rejoin.state !== 'offline') await rejoin.once('offline');`);
+    await fleet.publish(channel, 1);
+    await page.network(true);
+    assert.deepEqual(await got(page, 1), [1]);
+    await page.close();
+  });
+
+  test('two tabs: each shows each message once; one that is closed leaves its outbox to the other', async () => {
+    const [name, channel] = [user(), room()];
+    const [one, two] = [await open(name, channel), await open(name, channel)];
+    for (const i of [1, 2, 3]) await fleet.publish(channel, i);
+    assert.deepEqual([await got(one, 3), await got(two, 3)], [[1, 2, 3], [1, 2, 3]]);
+    await one.network(false);
+    await one.run(`
+      if (rejoin.state !== 'offline') await rejoin.once('offline');
+      rejoin.publish('${channel}', 'left behind');
+      const stored = () => rejoin.storage.keys('rejoin/').then((keys) => keys.filter((key) => key.includes('/outbox/')).length);
+      while ((await stored()) < 1) await new Promise((resolve) => setTimeout(resolve, 10));`);
+    await one.close();
+    // The other finds it at its next connection.
+    await two.run(`rejoin.connection.networkLost(); rejoin.wake(); await live();`);
+    assert.deepEqual(await got(two, 4), [1, 2, 3, 'left behind']);
+    // Reloaded, it takes its own place again: nothing comes twice.
+    await two.reload();
+    await start(two, name, channel);
+    await two.run('await live();');
+    await fleet.publish(channel, 4);
+    assert.deepEqual(await got(two, 1), [4]);
+    await two.close();
+  });
+
+  test('a page that Web Locks keep apart from the others handles a channel alone', async () => {
+    const [name, channel] = [user(), room()];
+    const pages = [await open(name, room()), await open(name, room())];
+    for (const page of pages) {
+      await page.run(`
+        globalThis.only = [];
+        const one = rejoin.subscribe('${channel}', { oneTab: true, onMessage: ({ data }) => { only.push(data); } });
+        if ('${channel}' && one.elsewhere) return;
+        while (one.state !== 'live' && !one.elsewhere) await new Promise((resolve) => setTimeout(resolve, 10));`);
+    }
+    await pages[0]!.run(`while (rejoin.state !== 'live' || !rejoin.subscriptions.get('${channel}').cursor) await new Promise((resolve) => setTimeout(resolve, 10));`);
+    await fleet.publish(channel, 1);
+    await pages[0]!.run(`while (only.length < 1) await new Promise((resolve) => setTimeout(resolve, 10));`);
+    await pages[0]!.run('await rejoin.close();');
+    await fleet.publish(channel, 2);
+    const only = await pages[1]!.run('while (only.length < 1) await new Promise((resolve) => setTimeout(resolve, 10)); return only;');
+    assert.deepEqual(only, [2]);
+    await Promise.all(pages.map((page) => page.close()));
+  });
+});
