@@ -90,6 +90,15 @@ pub struct CheckArgs {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// The monitoring address of a nats-server (its `http` setting), to find
+    /// out whether it writes to the disk before it acknowledges. May be
+    /// repeated for each server of a cluster.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub nats_monitor: Vec<String>,
+    /// Compare the archive with what the streams still hold, message by
+    /// message. Reads both: not for a busy hour.
+    #[arg(long)]
+    pub archive: bool,
 }
 
 /// `rejoin dev`.

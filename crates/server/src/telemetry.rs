@@ -14,8 +14,8 @@ use crate::config::ConfigError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// Directives of tracing's `EnvFilter`: `info`, or
-    /// `info,backplane=debug`. Default: `info`.
+    /// Directives of tracing's `EnvFilter`, like `info,backplane=debug`.
+    /// Default: `info,sqlx=warn`.
     pub filter: String,
     /// The form of a line. Default: `auto`.
     pub format: LogFormat,
@@ -36,7 +36,7 @@ pub enum LogFormat {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            filter: "info".to_owned(),
+            filter: "info,sqlx=warn".to_owned(),
             format: LogFormat::Auto,
         }
     }
@@ -70,7 +70,11 @@ pub fn start(config: &LogConfig) -> anyhow::Result<()> {
             .try_init()?;
     } else {
         registry
-            .with(fmt::layer().with_writer(std::io::stderr))
+            .with(
+                fmt::layer()
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(std::io::stderr),
+            )
             .try_init()?;
     }
     Ok(())

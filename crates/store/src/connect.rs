@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// Where the applied migrations are remembered: not in the schema of the
 /// application whose database it may be.
