@@ -26,6 +26,7 @@ pub mod publisher;
 pub mod signals;
 pub mod stats;
 pub mod tail;
+pub mod usage;
 
 mod api;
 mod direct;
@@ -47,3 +48,4 @@ pub use publisher::Publisher;
 pub use signals::{ControlBus, SignalBus};
 pub use stats::BackplaneStats;
 pub use tail::{StreamTail, TailStart};
+pub use usage::StreamUsage;
