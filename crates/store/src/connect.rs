@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Postgres};
+use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::timeout;
 
 use crate::config::StoreConfig;
@@ -22,6 +22,9 @@ const MIGRATIONS_TABLE: &str = "rejoin.schema_migrations";
 
 /// Migrations may have to wait for those of another process.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection that was used this recently is taken to be alive.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// Settings of our sessions.
 ///
@@ -64,9 +67,17 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.clamp(3, 100))
             .acquire_timeout(config.acquire_timeout())
-            // A broken connection shows in the query and is not handed out
-            // again; asking first would double every round trip.
+            // Asking every time whether it is still there would double every
+            // round trip; one that was used a moment ago is not asked.
             .test_before_acquire(false)
+            .before_acquire(|connection, metadata| {
+                Box::pin(async move {
+                    if metadata.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .idle_timeout(Duration::from_secs(300))
             .connect_lazy_with(options);
         Ok(Self {

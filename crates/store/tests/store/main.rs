@@ -5,6 +5,7 @@ mod archive;
 mod epochs;
 mod faults;
 mod kills;
+mod measure;
 mod members;
 mod once;
 mod outage;

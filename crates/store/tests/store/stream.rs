@@ -10,7 +10,7 @@ use delivery::archive::{ArchiveSource, SourceBatch, SourceError, SourceMessage, 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use protocol::Epoch;
+use protocol::{Epoch, MessageId};
 
 use crate::world::message;
 
@@ -54,6 +54,17 @@ impl MemoryStream {
         let seq = state.last;
         state.messages.insert(seq, message.clone());
         message
+    }
+
+    pub(crate) fn publish_as(&self, channel: &str, time_ms: i64, id: MessageId) -> SourceMessage {
+        self.publish(channel, time_ms);
+        let mut state = self.state.lock();
+        let seq = state.last;
+        let message = state.messages.entry(seq);
+        let message = message.and_modify(|message| message.message.id = Some(id));
+        message
+            .or_insert_with(|| unreachable!("it was published"))
+            .clone()
     }
 
     pub(crate) fn snapshot(&self) -> State {
