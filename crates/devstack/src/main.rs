@@ -1,6 +1,7 @@
 //! `devstack`: the same from a shell, for `make` and for trying things by hand.
 //!
-//! - `devstack tools`: finds or installs the servers and prints where they are.
+//! - `devstack tools`: finds or installs the servers and prints where they are; with `--client` also the `nats`
+//!   client.
 //! - `devstack run`: starts a nats-server and a Postgres, prints their URLs, runs until Ctrl-C.
 
 use std::io::Write;
@@ -11,11 +12,13 @@ use devstack::{NatsOptions, NatsServer, Postgres, PostgresOptions, Progress, Too
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = std::env::args().nth(1).unwrap_or_default();
-    let result = match command.as_str() {
-        "tools" => tools().await,
-        "run" => run().await,
-        _ => Err("usage: devstack tools|run".into()),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["tools"] => tools(false).await,
+        ["tools", "--client"] => tools(true).await,
+        ["run"] => run().await,
+        _ => Err("usage: devstack tools [--client] | run".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -28,9 +31,20 @@ async fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn tools() -> Result<(), Failure> {
+async fn tools(client: bool) -> Result<(), Failure> {
     let progress: Progress = Arc::new(|line| eprintln!("devstack: {line}"));
-    let tools = tokio::task::spawn_blocking(move || Tools::locate_or_install(&progress)).await??;
+    let get = move || {
+        let mut tools = Tools::locate_or_install(&progress)?;
+        if client {
+            // Nothing depends on it: what wants it says so itself.
+            match Tools::nats_cli(&progress) {
+                Ok(path) => tools.nats_cli = Some(path),
+                Err(error) => progress(&error.to_string()),
+            }
+        }
+        Ok::<_, devstack::GetToolError>(tools)
+    };
+    let tools = tokio::task::spawn_blocking(get).await??;
     let mut out = std::io::stdout();
     writeln!(out, "nats-server  {}", tools.nats_server.display())?;
     writeln!(out, "Postgres     {}", tools.postgres_bin.display())?;
@@ -41,7 +55,7 @@ async fn tools() -> Result<(), Failure> {
 }
 
 async fn run() -> Result<(), Failure> {
-    tools().await?;
+    tools(false).await?;
     let (nats, postgres) = tokio::try_join!(
         NatsServer::start(NatsOptions::default()),
         Postgres::start(PostgresOptions::default())
