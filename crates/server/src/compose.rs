@@ -14,7 +14,7 @@ use store::{ArchiveLog, MemberStore, ReceiptStore};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::storage;
+use crate::{metrics, storage};
 
 /// How often the connection to NATS is looked at for `/readyz`; an edge that
 /// lost it should be out of the balancer's rotation within a probe.
@@ -66,6 +66,7 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
         members: members.map(|members| members as Arc<dyn Members>),
         receipts: receipts.map(|receipts| receipts as Arc<dyn Receipts>),
     });
+    metrics::add_backplane(&edge, backplane);
     let mut critical = JoinSet::new();
     fill_windows(config, backplane, &edge, &mut critical);
     critical.spawn(report_connection(backplane.clone(), edge.clone()));
@@ -77,12 +78,20 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
     let mut orderly = JoinSet::new();
     if let Some(store) = store {
         let drain = edge.drain();
-        orderly.spawn(storage::keep_migrated(store.clone(), drain.clone()));
+        let schema = storage::Schema::default();
+        orderly.spawn(storage::keep_migrated(
+            store.clone(),
+            schema.clone(),
+            drain.clone(),
+        ));
         if config.store.outbox {
-            storage::spawn_outbox(&store, publish, drain, &mut orderly);
+            let outbox = storage::spawn_outbox(&store, publish, &schema, drain, &mut orderly);
+            metrics::add_outbox(&edge, outbox);
         }
         if config.store.archive.enabled {
-            storage::spawn_archivers(config, backplane, &store, drain, &mut orderly);
+            let archivers =
+                storage::spawn_archivers(config, backplane, &store, &schema, drain, &mut orderly);
+            metrics::add_archivers(&edge, archivers);
         }
     }
     Ok(Composed {

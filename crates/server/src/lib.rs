@@ -4,6 +4,7 @@
 //! - [`config`]: a file and the environment become one checked value;
 //! - [`compose`]: the one place where parts are wired to each other;
 //! - [`storage`]: the store's parts of a process;
+//! - [`metrics`]: what the edge does not know about, for `/metrics`;
 //! - [`lifecycle`]: from the first socket to the exit code;
 //! - logs: [`telemetry`];
 //! - [`commands`]: `serve`, `token`, `check`;
@@ -15,5 +16,6 @@ pub mod compose;
 pub mod config;
 pub mod dev;
 pub mod lifecycle;
+pub mod metrics;
 pub mod storage;
 pub mod telemetry;

@@ -9,7 +9,8 @@ use backplane::Backplane;
 use delivery::archiver::{Archiver, ArchiverStats, Clock};
 use delivery::publish::Publish;
 use edge::{Drain, Phase};
-use store::{OncePublisher, OutboxRelay, Sink, Store};
+use store::{OncePublisher, OutboxRelay, OutboxStats, Sink, Store};
+use tokio::sync::SetOnce;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -28,14 +29,27 @@ pub fn open(config: &Config) -> anyhow::Result<Option<Store>> {
     Ok(Some(store))
 }
 
+/// Whether the schema is up to date; a cheap handle.
+#[derive(Clone, Default)]
+pub struct Schema(Arc<SetOnce<()>>);
+
+impl Schema {
+    /// Waits until it is.
+    async fn up_to_date(&self) {
+        self.0.wait().await;
+    }
+}
+
 /// Brings the schema up to date, for as long as it takes, and then stays
 /// until the process leaves.
-pub async fn keep_migrated(store: Store, drain: Drain) -> &'static str {
+pub async fn keep_migrated(store: Store, schema: Schema, drain: Drain) -> &'static str {
     while let Err(error) = store.migrate().await {
         tracing::warn!(%error, "waiting for Postgres");
         tokio::time::sleep(MIGRATE_PAUSE).await;
     }
     tracing::info!("the schema in Postgres is up to date");
+    // It fails only if it is set, and nobody else sets it.
+    let _ = schema.0.set(());
     drain.reached(Phase::Leaving).await;
     "migrations"
 }
@@ -46,6 +60,7 @@ pub fn spawn_archivers(
     config: &Config,
     backplane: &Backplane,
     store: &Store,
+    schema: &Schema,
     drain: &Drain,
     tasks: &mut JoinSet<&'static str>,
 ) -> Vec<Arc<ArchiverStats>> {
@@ -61,9 +76,12 @@ pub fn spawn_archivers(
             clock(),
         );
         let stats = archiver.stats();
-        let drain = drain.clone();
+        let (schema, drain) = (schema.clone(), drain.clone());
         tasks.spawn(async move {
-            archiver.run(leaving(drain)).await;
+            tokio::select! {
+                () = schema.up_to_date() => archiver.run(leaving(drain)).await,
+                () = drain.reached(Phase::Leaving) => {}
+            }
             "archiver"
         });
         stats
@@ -91,15 +109,21 @@ pub fn publisher(
 pub fn spawn_outbox(
     store: &Store,
     publish: Arc<dyn Publish>,
+    schema: &Schema,
     drain: &Drain,
     tasks: &mut JoinSet<&'static str>,
-) {
+) -> Arc<OutboxStats> {
     let relay = OutboxRelay::new(store, publish);
-    let drain = drain.clone();
+    let stats = relay.stats();
+    let (schema, drain) = (schema.clone(), drain.clone());
     tasks.spawn(async move {
-        relay.run(leaving(drain)).await;
+        tokio::select! {
+            () = schema.up_to_date() => relay.run(leaving(drain)).await,
+            () = drain.reached(Phase::Leaving) => {}
+        }
         "outbox"
     });
+    stats
 }
 
 async fn leaving(drain: Drain) {

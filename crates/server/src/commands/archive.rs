@@ -28,8 +28,13 @@ pub async fn run(arguments: ArchiveArgs) -> anyhow::Result<ExitCode> {
     // There are no connections to drain; only its phases are used.
     let drain = Drain::new(Duration::ZERO);
     let mut orderly = JoinSet::new();
-    orderly.spawn(storage::keep_migrated(store.clone(), drain.clone()));
-    storage::spawn_archivers(&config, &backplane, &store, &drain, &mut orderly);
+    let schema = storage::Schema::default();
+    orderly.spawn(storage::keep_migrated(
+        store.clone(),
+        schema.clone(),
+        drain.clone(),
+    ));
+    storage::spawn_archivers(&config, &backplane, &store, &schema, &drain, &mut orderly);
     let verdict = tokio::select! {
         signal = stop.asked() => {
             tracing::info!(signal, "stopping");

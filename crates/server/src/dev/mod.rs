@@ -157,7 +157,10 @@ impl Stack {
         let mut edges = Edges::start(folder.path(), &config, arguments.edges)?;
         edges.wait_ready().await?;
 
-        let port = PortLease::at(arguments.port).or_else(|_| PortLease::take())?;
+        let port = match arguments.port {
+            0 => PortLease::take()?,
+            port => PortLease::at(port).or_else(|_| PortLease::take())?,
+        };
         let proxy = RoundRobinProxy::start_on(port, edges.addresses()).await?;
         Ok(Self {
             proxy,
