@@ -35,7 +35,7 @@ const LEAVE_GRACE: Duration = Duration::from_secs(2);
 /// a newer client's, many are a defect that would go on for ever.
 const BAD_FRAMES_MAX: u32 = 10;
 
-/// Outputs of the feed in one go before other tasks get their turn.
+/// Pieces of work in one go before the client and other tasks get their turn.
 const OUTPUTS_PER_TURN: u32 = 32;
 
 /// How long before its end a token's expiry is announced, at the most.
@@ -126,13 +126,14 @@ impl Connection {
             if self.has_left() {
                 self.close(CloseCode::Draining);
             }
-            if self.closing.is_none() && self.work(cx) {
+            if self.closing.is_none() && outputs < OUTPUTS_PER_TURN && self.work(cx) {
                 outputs += 1;
-                if outputs < OUTPUTS_PER_TURN {
-                    continue;
+                if outputs == OUTPUTS_PER_TURN {
+                    // Other tasks get their turn, and so does what the client
+                    // has to say: it may be the sign of life.
+                    cx.waker().wake_by_ref();
                 }
-                cx.waker().wake_by_ref();
-                return self.flush(cx).map(|()| self.closing);
+                continue;
             }
             if self.may_receive() {
                 match self.socket.poll_receive(cx) {
@@ -205,6 +206,12 @@ impl Connection {
     /// Nothing is read while what was read is not answered, or while the
     /// peer does not take the answers.
     fn may_receive(&self) -> bool {
+        if self.closing == Some(CloseCode::FrameTooLarge) {
+            // The rest of the frame is not read, and closing a TCP connection
+            // with something unread resets it: the peer would lose the close
+            // frame. It has until `gone_by` to read that.
+            return false;
+        }
         match &self.session {
             Some(session) if self.closing.is_none() => !session.is_busy() && !self.socket.is_full(),
             Some(_) | None => true,
