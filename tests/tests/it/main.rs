@@ -5,7 +5,7 @@
 //! - [`storm`]: everybody comes back at once;
 //! - [`bad_input`]: what hostile and broken clients get;
 //! - [`faults`]: what happens when a part is away;
-//! - [`client`]: the Rust client comes back by itself;
+//! - [`rust_client`]: the Rust client comes back by itself;
 //! - [`stock_client`]: a client that is not ours.
 //!
 //! Environment: `REJOIN_TEST_REPEATS` (repetitions of the reconnect under load, 50), `REJOIN_TEST_STORM` (connections of
@@ -14,6 +14,10 @@
 mod harness;
 
 mod bad_input;
+
 mod contract;
+mod faults;
 mod resume;
+mod rust_client;
+mod stock_client;
 mod storm;

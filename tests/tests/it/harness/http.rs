@@ -7,7 +7,7 @@ use protocol::{Channel, Cursor};
 use serde_json::Value;
 
 /// The API key that the edges under test know: it may publish and read everywhere.
-pub(super) const API_KEY: &str = "rj_test_key_of_the_integration_tests";
+pub(crate) const API_KEY: &str = "rj_test_key_of_the_integration_tests";
 
 /// A client of one address.
 #[derive(Debug, Clone)]
@@ -21,6 +21,26 @@ pub(crate) struct Http {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Value,
+}
+
+/// A page for Prometheus.
+#[derive(Debug)]
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// The sum of all samples of a metric; fails the test if there is none.
+    #[track_caller]
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            let of_this_name = rest.starts_with('{') || rest.starts_with(' ');
+            let value = rest.rsplit(' ').next()?;
+            of_this_name.then(|| value.parse::<f64>().expect("a number"))
+        };
+        let values: Vec<f64> = self.0.lines().filter_map(value).collect();
+        assert!(!values.is_empty(), "no {name} in {}", self.0);
+        values.iter().sum()
+    }
 }
 
 impl Answer {
@@ -104,6 +124,13 @@ impl Http {
             0 => None,
             status => Some(status == 200),
         }
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics(answer.body.as_str().unwrap_or_default().to_owned())
     }
 
     /// Whether `/healthz` answers.

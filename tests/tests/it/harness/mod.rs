@@ -8,10 +8,9 @@ pub(crate) mod raw;
 mod stack;
 mod token;
 
-pub(crate) use edge::EdgeProcess;
-pub(crate) use http::{Answer, Http};
+pub(crate) use http::{API_KEY, Http};
 pub(crate) use nats::Nats;
-pub(crate) use observe::{Seen, Watch, until};
+pub(crate) use observe::{Watch, until};
 pub(crate) use stack::{Stack, StackOptions, connect};
 pub(crate) use token::{TokenSpec, sign};
 

@@ -22,6 +22,8 @@ pub(crate) struct StackOptions {
     /// More sections, or lines of `[backplane]`, which comes last.
     pub(crate) config: String,
     pub(crate) nats: NatsOptions,
+    /// Where the edges look for NATS, if that is not the server of the stack.
+    pub(crate) nats_url: Option<String>,
 }
 
 impl Default for StackOptions {
@@ -32,6 +34,7 @@ impl Default for StackOptions {
             limits: String::new(),
             config: String::new(),
             nats: NatsOptions::default(),
+            nats_url: None,
         }
     }
 }
@@ -73,7 +76,8 @@ impl Stack {
         let folder = tempfile::Builder::new().prefix("rejoin-test-").tempdir();
         let folder = folder.expect("a temporary folder");
         let config = folder.path().join("edge.toml");
-        std::fs::write(&config, configuration(&options, &nats.url())).expect("a file");
+        let nats_url = options.nats_url.clone().unwrap_or_else(|| nats.url());
+        std::fs::write(&config, configuration(&options, &nats_url)).expect("a file");
         let edges: Vec<EdgeProcess> = (1..=options.edges)
             .map(|number| EdgeProcess::start(folder.path(), &config, &format!("edge-{number}")))
             .collect();
@@ -176,6 +180,7 @@ name = "test"
 sha256 = "{api_key}"
 publish = ["*:*"]
 read = ["*:*"]
+admin = true
 
 [backplane]
 urls = ["{nats}"]

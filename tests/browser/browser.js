@@ -1,0 +1,47 @@
+// Debian's Chromium, with a fresh profile each time.
+import { readFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const PAGES = new URL('../../crates/edge/src/dev/', import.meta.url);
+const ARGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+/** Pages that came from no address may not reach this machine otherwise. */
+const FROM_NOWHERE = '--disable-features=LocalNetworkAccessChecks';
+const TYPES = { css: 'text/css', js: 'text/javascript', html: 'text/html' };
+
+/** A browser context of its own; `errors` collects what went wrong in its pages. */
+export async function openBrowser(options = {}) {
+  const profile = await mkdtemp(join(tmpdir(), 'rejoin-chromium-'));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: process.env.PAGES_FROM_DISK ? [...ARGS, FROM_NOWHERE] : ARGS,
+    viewport: { width: 1440, height: 900 },
+    ...options,
+  });
+  const errors = [];
+  context.on('weberror', (error) => errors.push(String(error.error())));
+  context.on('console', (message) => {
+    // A request that fails because its edge was killed is what this is about, not an error of the page.
+    if (message.type() === 'error' && !/Failed to load resource|WebSocket connection/.test(message.text())) errors.push(message.text());
+  });
+  if (process.env.PAGES_FROM_DISK) await servePagesFromDisk(context);
+  const close = async () => {
+    await context.close();
+    await rm(profile, { recursive: true, force: true });
+  };
+  return { context, errors, close };
+}
+
+/** While working on the pages: without building the edge anew. */
+async function servePagesFromDisk(context) {
+  await context.route(/^http:\/\/[^/]+\/(\?.*|pane\b.*|inspector\b.*|dev\/assets\/.*)?$/, async (route) => {
+    const { pathname } = new URL(route.request().url());
+    const name = pathname === '/' ? 'clinic.html' : pathname.startsWith('/dev/assets/') ? pathname.slice(12) : `${pathname.slice(1)}.html`;
+    const body = await readFile(new URL(name, PAGES));
+    await route.fulfill({ body, contentType: TYPES[name.split('.').pop()] });
+  });
+}
