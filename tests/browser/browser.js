@@ -15,7 +15,7 @@ const TYPES = { css: 'text/css', js: 'text/javascript', html: 'text/html' };
 
 /** A browser context of its own; `errors` collects what went wrong in its pages. */
 export async function openBrowser(options = {}) {
-  const profile = await mkdtemp(join(tmpdir(), 'rejoin-chromium-'));
+  const profile = await mkdtemp(join(tmpdir(), 'rejoin-browser-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: process.env.PAGES_FROM_DISK ? [...ARGS, FROM_NOWHERE] : ARGS,

@@ -98,18 +98,23 @@ setInterval(() => {
 
 // --- Counters ---
 
-const rows = new Map();
+const COUNTS = { sent: 'sent', received: 'received', waiting: 'on the way', missing: 'missing', duplicated: 'duplicated', disordered: 'out of order' };
+const WRONG = new Set(['missing', 'duplicated', 'disordered']);
+const cells = new Map();
 for (const role of ROLES) {
+  const head = Object.assign(document.createElement('th'), { scope: 'col', textContent: CAST[role].name });
+  head.dataset.role = role;
+  document.querySelector('.ledger thead tr').append(head);
+}
+for (const [name, label] of Object.entries(COUNTS)) {
   const row = document.createElement('tr');
-  row.dataset.role = role;
-  const head = Object.assign(document.createElement('th'), { scope: 'row', textContent: CAST[role].name });
-  row.append(head);
-  rows.set(role, Object.fromEntries(['sent', 'received', 'waiting', 'missing', 'duplicated', 'disordered'].map((name) => {
+  row.append(Object.assign(document.createElement('th'), { scope: 'row', textContent: label }));
+  for (const role of ROLES) {
     const cell = document.createElement('td');
-    cell.dataset.count = name;
+    cell.dataset.count = `${role} ${name}`;
+    cells.set(cell.dataset.count, cell);
     row.append(cell);
-    return [name, cell];
-  })));
+  }
   document.querySelector('.ledger tbody').append(row);
 }
 
@@ -118,13 +123,12 @@ function draw() {
     drawing = undefined;
     const sum = ledger.sum();
     for (const role of ROLES) {
-      for (const [name, cell] of Object.entries(rows.get(role))) {
+      for (const name of Object.keys(COUNTS)) {
         const value = sum.rows[role][name];
+        const cell = cells.get(`${role} ${name}`);
         cell.textContent = value;
         cell.classList.toggle('zero', value === 0);
-        const bad = name === 'missing' || name === 'duplicated' || name === 'disordered';
-        if (bad) cell.dataset.tone = value > 0 ? 'bad' : '';
-        else if (name === 'waiting') cell.dataset.tone = value > 0 ? 'wait' : '';
+        cell.dataset.tone = value === 0 ? '' : WRONG.has(name) ? 'bad' : name === 'waiting' ? 'wait' : '';
       }
       const { tab, facts } = panes.get(role);
       const state = facts.airplane ? 'airplane' : facts.state === 'catchingUp' ? 'catching up' : facts.state ?? 'starting';
@@ -145,9 +149,9 @@ function judge({ sent, received, waiting, missing, duplicated, disordered }) {
   if (missing + duplicated + disordered + resets > 0) {
     say('bad', `${missing} missing, ${duplicated} duplicated, ${disordered} out of order, ${resets} resets: please report this`);
   } else if (waiting > 0) {
-    say('wait', `${sent} sent, ${received} received, ${waiting} on the way; nothing missing, nothing twice`);
+    say('wait', `${sent} messages sent, ${waiting} deliveries on the way; nothing missing, nothing twice`);
   } else if (sent > 0) {
-    say('good', `${sent} sent, ${received} received: every message arrived wherever it belongs, once, in order`);
+    say('good', `${sent} messages sent, and everyone has each of theirs once, in order (${received} deliveries)`);
   }
 }
 
@@ -166,9 +170,14 @@ find('burst').addEventListener('click', burst);
 
 find('story').addEventListener('click', async ({ currentTarget: button }) => {
   button.disabled = true;
+  const say = (text) => {
+    find('lead').hidden = text !== '';
+    find('caption').hidden = text === '';
+    find('caption').textContent = text;
+  };
   const settled = () => ledger.sum().waiting === 0 && ROLES.every((role) => panes.get(role).facts.state === 'live');
   const edgeOf = (role) => panes.get(role).facts.edge;
-  await tellStory({ order, burst, fleet, settled, edgeOf, say: (text) => fleet.say(text) });
+  await tellStory({ order, burst, fleet, settled, edgeOf, say });
   button.disabled = false;
 });
 draw();

@@ -85,7 +85,7 @@ export class Fleet {
       card = { root, pill: find('.pill'), who: find('.who'), button: find('button') };
       find('h3').textContent = title;
       card.button.addEventListener('click', () => this.order(card.path, card.say));
-      const about = { all: 'one after another', nats: 'keeps the messages', postgres: 'archive, receipts' };
+      const about = { all: 'one after another', nats: 'the messages', postgres: 'the archive' };
       if (about[key]) card.who.textContent = about[key];
       else card.who.dataset.edge = key;
       this.cards.set(key, card);

@@ -20,7 +20,7 @@ function showState(state, why = '') {
   const { edge, user, session } = wire.connected ?? {};
   $('session').textContent = session ? `${user} on ${edge}, session ${session}` : why;
   $('cut').disabled = state === 'closed';
-  if (state === 'closed') local(`connection closed: ${why}`);
+  if (state === 'closed' && why) local(`connection closed: ${why}`);
 }
 
 // --- Forms ---
@@ -242,4 +242,3 @@ function make(tag, className = '', text) {
   return made;
 }
 showState('closed');
-$('frames').replaceChildren();

@@ -32,7 +32,8 @@ export class Network {
         if (!this.cut) this[name]?.(event);
       }
       send(data) {
-        if (!this.cut) this.socket?.send(data);
+        // A socket that is closing would drop it as well, and complain.
+        if (!this.cut && this.socket?.readyState === WebSocket.OPEN) this.socket.send(data);
       }
       close(code) {
         this.socket?.close(code);

@@ -63,23 +63,33 @@ export class PaneView {
     const meta = element('div', 'meta');
     meta.append(element('b', '', this.cast[from]?.name ?? from ?? 'a service'));
     const late = replayed ? ' · caught up' : '';
-    meta.append(element('span', '', `${clock(time)}${late} · #${cursor.split('-')[1]}`));
+    const seq = Number(cursor.split('-')[1]);
+    meta.append(element('span', '', `${clock(time)}${late} · #${seq}`));
     const row = element('div', 'row');
     row.append(element('span', '', this.textOf(message)));
     for (const { label, done, act } of actions) {
       const button = element('button', '', label);
       button.type = 'button';
-      button.disabled = done;
-      button.addEventListener('click', () => act(button));
+      const finish = () => {
+        button.disabled = true;
+        button.textContent = '✓ told';
+      };
+      if (done) finish();
+      button.addEventListener('click', () => {
+        finish();
+        act();
+      });
       row.append(button);
     }
     line.append(meta, row);
-    this.append(line);
+    line.dataset.seq = seq;
+    this.append(line, cursor.split('-')[0]);
   }
 
   textOf({ type, data }) {
     if (type === 'prescription') return `℞ ${data.medicine}, ${data.dose}`;
-    if (type === 'ready') return `✔ ${data.medicine} is ready to be picked up`;
+    if (type === 'notice') return `Inbox: Leo has your prescription for ${data.medicine}`;
+    if (type === 'ready') return `Inbox: ${data.medicine} is ready to be picked up`;
     return typeof data?.text === 'string' ? data.text : JSON.stringify(data);
   }
 
@@ -90,8 +100,10 @@ export class PaneView {
     return line;
   }
 
-  append(line) {
+  /** Lines of one epoch stand in the order of the log: two channels that catch up side by side mix otherwise. */
+  append(line, epoch = '') {
     const { list } = this;
+    line.dataset.epoch = epoch;
     // Read once for many lines: laying out for each would make a burst slow.
     if (!this.scrolling) {
       const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
@@ -102,7 +114,12 @@ export class PaneView {
         if (atEnd) list.scrollTop = list.scrollHeight;
       }, 16);
     }
-    list.append(line);
+    let before = null;
+    for (let at = list.lastElementChild; at && epoch; at = at.previousElementSibling) {
+      if (at.dataset.epoch !== epoch || Number(at.dataset.seq) < Number(line.dataset.seq)) break;
+      before = at;
+    }
+    list.insertBefore(line, before);
   }
 
   /** What is not acknowledged yet: the newest of it, and how much more there is. */

@@ -99,7 +99,7 @@ function check({ channel, cursor, sender, data }) {
 function publish(channel, type, data) {
   const id = newId();
   const n = store.sent.size + 1;
-  const entry = { id, channel, type, n, text: view.textOf({ type, data }), time: Date.now() };
+  const entry = { id, channel, type, n, order: data.order, text: view.textOf({ type, data }), time: Date.now() };
   report.sent.push(entry);
   void store.send(entry);
   // It resolves when the message is stored, be that after the airplane has landed. `outbox` tells that as well.
@@ -135,9 +135,10 @@ view.prescribe.addEventListener('click', prescribe);
 function prescribe() {
   const number = [...store.sent.values()].filter(({ type, channel }) => type === 'prescription' && channel === room).length;
   const [medicine, dose] = MEDICINES[number % MEDICINES.length];
-  for (const channel of [room, inboxOf('pharmacist', visit), inboxOf('patient', visit)]) {
-    publish(channel, 'prescription', { medicine, dose, rx: newId() });
-  }
+  const order = { medicine, dose, rx: newId() };
+  publish(room, 'prescription', order);
+  publish(inboxOf('pharmacist', visit), 'prescription', order);
+  publish(inboxOf('patient', visit), 'notice', order);
 }
 
 function ready({ id, data: { medicine } }) {
@@ -156,11 +157,7 @@ function show(message) {
   const actions = [];
   if (role === 'pharmacist' && message.type === 'prescription') {
     const done = message.id !== undefined && [...store.sent.values()].some(({ order }) => order === message.id);
-    const act = (button) => {
-      button.disabled = true;
-      ready(message);
-    };
-    actions.push({ label: 'Ready', done, act });
+    actions.push({ label: 'Ready', done, act: () => ready(message) });
   }
   view.message(message, from, actions);
 }
@@ -249,3 +246,5 @@ addEventListener('message', ({ origin, source, data }) => {
 
 client.connect();
 refresh();
+// Not earlier: what is typed before somebody listens would be gone.
+for (const control of document.querySelectorAll(':disabled:not(li button)')) control.disabled = false;
