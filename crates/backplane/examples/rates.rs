@@ -19,6 +19,9 @@ const PAYLOAD_BYTES: usize = 200;
 
 #[tokio::main]
 async fn main() {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let mut args = std::env::args().skip(1);
     let sync = match args.next().as_deref() {
         Some("always") => SyncInterval::Always,

@@ -123,7 +123,7 @@ impl Backplane {
             .map(|number| Shard::new(number, names.stream(number)))
             .collect();
         // A batch is many messages' work for the server.
-        let (timeout, capacity) = (config.request_timeout() * 2, config.publish_in_flight);
+        let (timeout, capacity) = (config.request_timeout() * 3, config.publish_in_flight);
         let lanes = (0..config.shards)
             .map(|_| Lane::new(&publish, timeout, capacity, &counters))
             .collect();

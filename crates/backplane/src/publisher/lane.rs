@@ -17,8 +17,6 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -28,8 +26,8 @@ use crate::link::Link;
 use crate::monitor::AbortOnDrop;
 use crate::stats::Counters;
 
-/// Most messages of a batch; the server's limit is 1,000.
-const BATCH_MAX: usize = 500;
+/// Most messages of a batch: the server's limit.
+const BATCH_MAX: usize = 1_000;
 
 /// Most payload bytes of a batch: it is written in one go.
 const BATCH_MAX_BYTES: usize = 1 << 20;
@@ -38,9 +36,9 @@ const BATCH_MAX_BYTES: usize = 1 << 20;
 /// single messages (measured on a disk with 0.3 ms per sync).
 const BATCH_MIN: usize = 20;
 
-/// Batches under way: one is stored while the next one arrives. The server
-/// takes 50 per stream from all edges together.
-const BATCHES_IN_FLIGHT: usize = 2;
+/// How long fewer wait for company before they go one by one. The lane is
+/// open only while the server has more than this to do already.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// Publishes under way from which on a batch may pay.
 const OPENS_AT: usize = 64;
@@ -112,7 +110,9 @@ impl Lane {
             entrance,
             members: Arc::default(),
             singles: AtomicUsize::new(0),
-            micros: AtomicU32::new(0),
+            // Taken for slow until it is seen to be fast: a first burst that
+            // went one by one would keep a slow server busy for seconds.
+            micros: AtomicU32::new(OPENS_AT_MICROS),
             _task: AbortOnDrop::new(tokio::spawn(committer.run(queue))),
         }
     }
@@ -179,29 +179,25 @@ struct Committer {
 
 impl Committer {
     async fn run(mut self, mut queue: mpsc::Receiver<Member>) {
-        let mut under_way = FuturesUnordered::new();
         let mut waiting = VecDeque::new();
         loop {
-            while let Ok(member) = queue.try_recv() {
-                waiting.push_back(member);
+            if waiting.is_empty() {
+                let Some(first) = queue.recv().await else {
+                    return;
+                };
+                waiting.push_back(first);
             }
-            let may_start = under_way.len() < BATCHES_IN_FLIGHT;
-            if may_start && !waiting.is_empty() {
-                let batch = take_batch(&mut waiting);
-                let closed = self.closed_until.is_some_and(|end| Instant::now() < end);
-                if batch.len() >= BATCH_MIN && !closed {
-                    under_way.push(commit(self.link.clone(), self.timeout, batch));
-                }
-                // Else its members are dropped and publish by themselves.
-                continue;
+            gather(&mut queue, &mut waiting).await;
+            let batch = take_batch(&mut waiting);
+            let size = batch.len();
+            let closed = self.closed_until.is_some_and(|end| Instant::now() < end);
+            if size >= BATCH_MIN && !closed {
+                // One at a time: what comes meanwhile makes the next one
+                // larger, and so cheaper.
+                let outcome = commit(&self.link, self.timeout, batch).await;
+                self.finished(size, &outcome);
             }
-            tokio::select! {
-                Some((size, outcome)) = under_way.next() => self.finished(size, &outcome),
-                member = queue.recv() => match member {
-                    Some(member) => waiting.push_back(member),
-                    None => return,
-                },
-            }
+            // Else its members are dropped and publish by themselves.
         }
     }
 
@@ -215,7 +211,26 @@ impl Committer {
                 tracing::info!(%error, "batches are refused: publishing one by one for a while");
                 self.closed_until = Some(Instant::now() + CLOSED_FOR);
             }
-            Err(_) => {}
+            Err(error) => tracing::debug!(%error, size, "a batch goes one by one"),
+        }
+    }
+}
+
+/// Takes in what has come, and waits a little where that is few.
+async fn gather(queue: &mut mpsc::Receiver<Member>, waiting: &mut VecDeque<Member>) {
+    let end = Instant::now() + GATHER;
+    loop {
+        while waiting.len() < BATCH_MAX
+            && let Ok(member) = queue.try_recv()
+        {
+            waiting.push_back(member);
+        }
+        if waiting.len() >= BATCH_MIN {
+            return;
+        }
+        match tokio::time::timeout_at(end, queue.recv()).await {
+            Ok(Some(member)) => waiting.push_back(member),
+            Ok(None) | Err(_) => return,
         }
     }
 }
@@ -244,16 +259,7 @@ struct CommitAck {
 
 /// Sends one batch and tells its members where they are. Members that are not
 /// told publish by themselves.
-async fn commit(
-    link: Link,
-    timeout: Duration,
-    batch: Vec<Member>,
-) -> (usize, Result<(), ApiError>) {
-    let size = batch.len();
-    (size, try_commit(&link, timeout, batch).await)
-}
-
-async fn try_commit(link: &Link, timeout: Duration, batch: Vec<Member>) -> Result<(), ApiError> {
+async fn commit(link: &Link, timeout: Duration, batch: Vec<Member>) -> Result<(), ApiError> {
     let size = batch.len() as u64;
     let id = format!("{:016x}", rand::random::<u64>());
     let life = link.life();
