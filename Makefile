@@ -7,7 +7,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt fmt-check lint deny tools stack bundle bundle-check
+.PHONY: help demo test check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,3 +44,6 @@ bundle: ## Bundle the TypeScript client into the file that the demonstration's p
 
 bundle-check: ## Fail if that file is not what the client's sources make
 	@node clients/typescript/scripts/bundle.mjs --check
+
+sqlx: ## Regenerate the queries' offline data (DATABASE_URL: a scratch database)
+	@crates/store/prepare.sh

@@ -7,6 +7,7 @@
 //! the archive's watermark.
 
 mod decide;
+mod lives;
 mod stats;
 
 use std::future::Future;
@@ -15,12 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use protocol::{Cursor, Epoch};
+use protocol::Epoch;
 use tokio::time::{Instant, sleep};
 
 use crate::archive::{
-    ArchiveBatch, ArchiveRetention, ArchiveSink, ArchiveSource, ArchivedEpoch, Lease, SinkError,
-    SourceBatch, SourceError, SourceMessage, SourceState,
+    ArchiveBatch, ArchiveRetention, ArchiveSink, ArchiveSource, Lease, SinkError, SourceBatch,
+    SourceError, SourceMessage,
 };
 use decide::Verdict;
 pub use stats::ArchiverStats;
@@ -82,9 +83,6 @@ impl ArchiverConfig {
 /// The longest pause between attempts while stream or archive are away.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
-/// How many neighbours of a deleted message the search for the common part of
-/// two lives looks at before it gives up on that side.
-const PROBE_NEIGHBOURS: u64 = 64;
 /// Missing sequences of a gap that are looked up to tell deleted messages
 /// from messages that another consumer took.
 const GAP_PROBES: u64 = 8;
@@ -250,150 +248,6 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         }
     }
 
-    /// Compares stream and archive and brings the archive to where archiving
-    /// can go on.
-    async fn open(&self, lease: Lease) -> Result<Position, Interruption> {
-        let (archived, state, verdict) = self.look().await?;
-        let witness = archived.as_ref().and_then(|archived| archived.witness);
-        let (epoch, start, watermark) = match (verdict, archived) {
-            (Verdict::Continue, Some(archived)) => {
-                (archived.epoch, archived.start, archived.watermark)
-            }
-            (Verdict::Lost { floor }, Some(archived)) => {
-                tracing::error!(
-                    shard = self.shard,
-                    epoch = %archived.epoch,
-                    messages = floor - archived.watermark,
-                    "messages left the stream before they were archived"
-                );
-                self.sink.raise_floor(&lease, archived.epoch, floor).await?;
-                (archived.epoch, archived.start, floor)
-            }
-            (Verdict::Restored, archived) => {
-                self.begin(&lease, archived.as_ref(), &state, true).await?
-            }
-            (_, archived) => self.begin(&lease, archived.as_ref(), &state, false).await?,
-        };
-        // The part that an epoch shares with the one before is archived under
-        // that one; nobody shall read it again from the stream.
-        if state.first <= start {
-            self.source.trim_through(start).await?;
-        }
-        self.stats.set_watermark(watermark);
-        Ok(Position {
-            lease,
-            epoch,
-            watermark,
-            witness,
-            stuck_rounds: 0,
-        })
-    }
-
-    async fn look(&self) -> Result<(Option<ArchivedEpoch>, SourceState, Verdict), Interruption> {
-        // The archive first: the stream only grows, so a stream that is
-        // behind the archive was behind it all along.
-        let archived = self.sink.newest_epoch(self.shard).await?;
-        let state = self.source.state().await?;
-        let witnessed = match archived.as_ref().and_then(|archived| archived.witness) {
-            Some((seq, _)) if seq >= state.first && seq <= state.last => {
-                self.source.time_of(seq).await?
-            }
-            _ => None,
-        };
-        let verdict = decide::inspect(archived.as_ref(), &state, witnessed);
-        self.stats.set_stream(&state);
-        Ok((archived, state, verdict))
-    }
-
-    /// Starts an epoch in the archive, and in the stream if it still carries
-    /// an old one.
-    async fn begin(
-        &self,
-        lease: &Lease,
-        archived: Option<&ArchivedEpoch>,
-        state: &SourceState,
-        restored: bool,
-    ) -> Result<(Epoch, u64, u64), Interruption> {
-        let common = match archived {
-            Some(archived) => self.common(archived, state).await?,
-            None => None,
-        };
-        let mut epoch = if restored {
-            self.source.begin_epoch().await?
-        } else {
-            state.epoch
-        };
-        loop {
-            let new = decide::new_epoch(
-                epoch,
-                archived,
-                state,
-                common,
-                restored,
-                self.config.max_evidence_age,
-            );
-            if self.sink.begin_epoch(lease, &new).await? {
-                tracing::warn!(
-                    shard = self.shard,
-                    epoch = %new.epoch,
-                    start = new.start,
-                    floor = new.floor,
-                    previous_complete = new.previous_complete,
-                    "a new epoch begins"
-                );
-                self.stats.count_epoch();
-                return Ok((epoch, new.start, new.floor));
-            }
-            // The stream carries an epoch that had ended before.
-            epoch = self.source.begin_epoch().await?;
-        }
-    }
-
-    /// The newest sequence that the stream holds with the time that the
-    /// archive has for it: where two lives part. Times are compared by
-    /// bisection, as once they part they stay apart.
-    async fn common(
-        &self,
-        archived: &ArchivedEpoch,
-        state: &SourceState,
-    ) -> Result<Option<u64>, Interruption> {
-        let mut same = None;
-        let mut low = state.first.max(archived.floor + 1);
-        let mut high = state.last.min(archived.watermark);
-        while low <= high {
-            let middle = low + (high - low) / 2;
-            match self.same_at_or_below(archived, middle, low).await? {
-                Some(_) => {
-                    same = Some(middle);
-                    low = middle + 1;
-                }
-                None => high = middle - 1,
-            }
-        }
-        Ok(same)
-    }
-
-    /// Whether stream and archive agree at `seq`, or, where one of them lacks
-    /// it, at the nearest sequence below that both have.
-    async fn same_at_or_below(
-        &self,
-        archived: &ArchivedEpoch,
-        seq: u64,
-        lowest: u64,
-    ) -> Result<Option<u64>, Interruption> {
-        let lowest = lowest.max(seq.saturating_sub(PROBE_NEIGHBOURS));
-        for seq in (lowest..=seq).rev() {
-            let Some(stored) = self.source.time_of(seq).await? else {
-                continue;
-            };
-            let position = Cursor::new(archived.epoch, seq);
-            if let Some(time) = self.sink.archived_time(self.shard, position).await? {
-                return Ok((time == stored).then_some(seq));
-            }
-        }
-        Ok(None)
-    }
-
     /// Nothing came: see whether the stream is still the one that is archived.
     async fn idle(&self, position: &mut Position) -> Result<(), Interruption> {
         let asked_ms = (self.now_ms)();
@@ -468,7 +322,13 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         } else {
             last_ms
         };
-        let observed = through.saturating_add(batch.pending);
+        // Counted by the stream itself: a consumer's count of what is pending
+        // may be off, and a head that never was would look like a lost one.
+        let observed = if batch.pending == 0 {
+            through
+        } else {
+            self.source.state().await?.last
+        };
         self.append(position, messages, through, observed, covered_ms)
             .await?;
         position.watermark = through;
