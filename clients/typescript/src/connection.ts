@@ -13,8 +13,7 @@ import type { Link, LinkClosed, LinkTarget, Transport } from './transport/link.j
 
 /** A connection that lasted so long has worked: the next failure is a new one. */
 const STABLE_MS = 5_000;
-/** First and longest wait before the preferred transport is tried again. */
-const UPGRADE_MIN_MS = 30_000;
+/** Longest wait before the preferred transport is tried again. */
 const UPGRADE_MAX_MS = 600_000;
 /** A token is replaced so long before it expires, or in the last fifth of a
  * short life; and again after so long if that failed. */
@@ -37,6 +36,8 @@ export interface ConnectionOptions {
   transports: readonly Transport[];
   tokens: TokenSource;
   dialTimeoutMs: number;
+  /** First wait before the preferred transport is tried again. */
+  upgradeMs: number;
   retryMinMs: number;
   retryMaxMs: number;
   random: () => number;
@@ -56,7 +57,7 @@ export class Connection {
   private readonly pulseTimer = new Timer();
   private readonly refreshTimer = new Timer();
   private readonly upgradeTimer = new Timer();
-  private upgradeMs = UPGRADE_MIN_MS;
+  private upgradeMs: number;
   private attempts = 0;
   private openedAt = 0;
   private heardAt = 0;
@@ -69,6 +70,7 @@ export class Connection {
   ) {
     this.backoff = new Backoff(options.retryMinMs, options.retryMaxMs, options.random);
     this.choice = new TransportChoice(options.transports);
+    this.upgradeMs = options.upgradeMs;
   }
 
   get transport(): Transport | undefined {
@@ -191,7 +193,7 @@ export class Connection {
     this.notBefore = 0;
     this.backoff.limits(connected.retry?.min_ms ?? 0, connected.retry?.max_ms ?? 0);
     this.choice.worked(this.link!.transport);
-    if (this.link!.transport === this.choice.preferred) this.upgradeMs = UPGRADE_MIN_MS;
+    if (this.link!.transport === this.choice.preferred) this.upgradeMs = this.options.upgradeMs;
     else this.upgradeLater();
     this.pulse();
     this.refreshBefore(connected.expires_ms ? connected.expires_ms - now() : 0);

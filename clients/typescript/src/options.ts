@@ -34,6 +34,9 @@ export interface RejoinOptions {
   retryMaxMs?: number;
   /** How long an attempt may take; default 8,000. */
   dialTimeoutMs?: number;
+  /** On a fallback transport, when the first one is tried again, doubling up
+   * to ten minutes; default 30,000. */
+  upgradeMs?: number;
   /** Publishes of one channel under way at once; default 1, which keeps their
    * order even when one of them has to be retried. */
   publishWindow?: number;
@@ -77,7 +80,8 @@ export interface RejoinEvents extends Record<RejoinState, StateEvent> {
   reset: Reset;
   /** A publish is pending, sent or failed. */
   outbox: OutboxEntry;
-  /** Another device of this user has received or read something. */
+  /** A device of this user has received or read something; also how things
+   * stand after subscribing. */
   receipt: ReceiptEvent;
 }
 

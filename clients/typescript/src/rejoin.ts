@@ -58,6 +58,7 @@ export class Rejoin extends Emitter<RejoinEvents> {
         transports: options.transports ?? TRANSPORTS,
         tokens: this.tokens,
         dialTimeoutMs: options.dialTimeoutMs ?? 8_000,
+        upgradeMs: options.upgradeMs ?? 30_000,
         retryMinMs: options.retryMinMs ?? 1_000,
         retryMaxMs: options.retryMaxMs ?? 30_000,
         random: this.random,

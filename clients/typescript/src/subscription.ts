@@ -147,8 +147,11 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
     if (frame.signal) this.emit('signal', toSignal(frame.signal));
     else if (frame.receipt) this.setUnread(frame.receipt.unread ?? 0);
     else if (frame.subscribed) this.onSubscribed(frame.subscribed);
-    else if (frame.error) this.onRefused(RejoinError.from(frame.error));
-    else if (!this.onWire) return;
+    else if (frame.error) {
+      // Only the answer to `connect` or `subscribe` has a number here.
+      if (frame.req) this.onRefused(RejoinError.from(frame.error));
+      else this.complain(RejoinError.from(frame.error));
+    } else if (!this.onWire) return;
     else if (frame.messages) this.onMessages(frame.messages);
     else if (frame.live) this.onLive(frame.live.cursor!);
     else if (frame.ping) this.onPosition(frame.ping.positions?.[this.shard]);
@@ -156,6 +159,8 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
       const { reason = '', head = '', earliest } = frame.reset;
       const reset = { channel: this.channel, reason, head, ...(earliest !== undefined && { earliest }) };
       this.received = head;
+      this.wireLive = false;
+      this.setState('catchingUp');
       this.host.reset(reset);
       this.push({ cursor: head, reset });
     } else if (frame.unsubscribed?.code) {
@@ -189,8 +194,6 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
     this.backoff.reset();
     this.setUnread(subscribed.unread ?? 0);
     if (this.received === undefined && subscribed.cursor) this.onPosition(subscribed.cursor, true);
-    // Over a fallback, another channel's change asks for this one anew.
-    if (this.wireLive && !subscribed.replay) return;
     this.wireLive = false;
     this.setState('catchingUp');
   }
@@ -232,6 +235,8 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
   }
 
   private onLive(cursor: string): void {
+    // Over a fallback, every request ends with one.
+    if (this.wireLive) return this.onPosition(cursor);
     this.wireLive = true;
     if (isLater(cursor, this.received)) this.received = cursor;
     this.push({ cursor: this.received ?? cursor, live: true });

@@ -1,6 +1,5 @@
 // A real browser, driven over its debugging protocol with nothing but `ws`.
 
-import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
@@ -9,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import WebSocket from 'ws';
+import { end, spawnTied, type Tied } from './tied.js';
 
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 const dist = fileURLToPath(new URL('../../dist', import.meta.url));
@@ -48,7 +48,7 @@ export class Chromium {
   private readonly events = new Set<(answer: Answer) => void>();
 
   private constructor(
-    private readonly child: ChildProcess,
+    private readonly child: Tied,
     private readonly socket: WebSocket,
     private readonly profile: string,
   ) {
@@ -68,11 +68,10 @@ export class Chromium {
   static async start(): Promise<Chromium> {
     const profile = await mkdtemp(join(tmpdir(), 'rejoin-chromium-'));
     const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--remote-debugging-port=0', `--user-data-dir=${profile}`];
-    const child = spawn(chromium!, [...flags, 'about:blank'], { stdio: ['ignore', 'ignore', 'pipe'] });
-    process.once('exit', () => child.kill('SIGKILL'));
+    const child = spawnTied(chromium!, [...flags, 'about:blank']);
     const url = await new Promise<string>((resolve, reject) => {
       let said = '';
-      child.stderr!.on('data', (text: Buffer) => {
+      child.stderr.on('data', (text: Buffer) => {
         said += text.toString();
         const found = /DevTools listening on (ws:\S+)/.exec(said);
         if (found) resolve(found[1]!);
@@ -85,9 +84,7 @@ export class Chromium {
   }
 
   async stop(): Promise<void> {
-    const ended = new Promise((resolve) => this.child.once('exit', resolve));
-    await this.send('Browser.close').catch(() => {});
-    await ended;
+    await end(this.child);
     await rm(this.profile, { recursive: true, force: true, maxRetries: 5 });
   }
 

@@ -6,7 +6,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { FileStorage, MemoryStorage, Rejoin, type Message, type RejoinOptions, type Signal } from '../src/node.js';
+import { WebSocket } from 'ws';
+import { FileStorage, MemoryStorage, Rejoin, type Message, type ReceiptEvent, type RejoinError, type RejoinOptions, type Signal, type WebSocketLike } from '../src/node.js';
 import { Fleet, room, user } from './fleet.js';
 import { Collector, eventually, reaches } from './helpers.js';
 
@@ -139,18 +140,18 @@ test('a read position is heard by the user’s other device, with the unread cou
   await fleet.publish(channel, 1);
   const cursor = await fleet.publish(channel, 2);
   await eventually(() => subs.every((sub) => sub.unread === 2 && sub.cursor === cursor));
-  const receipt = desk.once('receipt');
+  const receipts = new Collector<ReceiptEvent>();
+  desk.on('receipt', receipts.add);
   subs[0]!.ack();
-  const heard = await receipt;
-  assert.deepEqual([heard.channel, heard.device, heard.read, heard.unread], [channel, 'phone', cursor, 0]);
+  await eventually(() => receipts.items.some((it) => it.channel === channel && it.device === 'phone' && it.read === cursor && it.unread === 0));
   assert.deepEqual(subs.map(({ unread }) => unread), [0, 0]);
 });
 
 describe('trouble', () => {
   /** One publishes and one reads, for as long as `during` takes. */
-  async function conversation(during: (got: Collector<unknown>) => Promise<void>): Promise<void> {
+  async function conversation(during: (got: Collector<unknown>) => Promise<void>, options: Partial<RejoinOptions> = {}): Promise<void> {
     const channel = room();
-    const [writer, reader] = [client(user()), client(user())];
+    const [writer, reader] = [client(user(), options), client(user(), options)];
     const got = new Collector<unknown>();
     const resets: unknown[] = [];
     const sub = reader.subscribe(channel, { onMessage: ({ data }) => got.add(data), onReset: (reset) => resets.push(reset) });
@@ -175,24 +176,26 @@ describe('trouble', () => {
       return test({ rolling: now.rolling, up: now.edges.every(({ state }) => state === 'up') });
     });
 
-  test('both edges are killed, one after the other: all, once, in order', { timeout: 60_000 }, () =>
-    conversation(async (got) => {
-      for (const edge of ['edge-1', 'edge-2']) {
+  for (const transport of ['websocket', 'sse', 'poll'] as const) {
+    test(`over ${transport}, both edges are killed, one after the other: all, once, in order`, { timeout: 60_000 }, () =>
+      conversation(async (got) => {
+        for (const edge of ['edge-1', 'edge-2']) {
+          await got.atLeast(got.items.length + 20);
+          await fleet.control(`edges/${edge}/kill`);
+          await fleetIs(({ up }) => !up);
+          await fleetIs(({ up }) => up);
+        }
         await got.atLeast(got.items.length + 20);
-        await fleet.control(`edges/${edge}/kill`);
-        await fleetIs(({ up }) => !up);
-        await fleetIs(({ up }) => up);
-      }
-      await got.atLeast(got.items.length + 20);
-    }));
+      }, { transports: [transport] }));
 
-  test('all edges are rolled: all, once, in order', { timeout: 90_000 }, () =>
-    conversation(async (got) => {
-      await fleet.control('edges/roll');
-      await fleetIs(({ rolling }) => rolling);
-      await fleetIs(({ rolling, up }) => !rolling && up);
-      await got.atLeast(got.items.length + 20);
-    }));
+    test(`over ${transport}, all edges are rolled: all, once, in order`, { timeout: 90_000 }, () =>
+      conversation(async (got) => {
+        await fleet.control('edges/roll');
+        await fleetIs(({ rolling }) => rolling);
+        await fleetIs(({ rolling, up }) => !rolling && up);
+        await got.atLeast(got.items.length + 20);
+      }, { transports: [transport] }));
+  }
 
   test('NATS is restarted: publishes wait, all, once, in order', { timeout: 60_000 }, () =>
     conversation(async (got) => {
@@ -202,4 +205,108 @@ describe('trouble', () => {
       await eventually(async () => (await fleet.fleet()).nats === 'up');
       await got.atLeast(got.items.length + 20);
     }));
+});
+
+describe('networks that block WebSocket', () => {
+  /** What a proxy that knows no WebSocket makes of one, while `blocked`. */
+  let blocked = true;
+  class Blocked {
+    onopen = null;
+    onmessage = null;
+    onclose: ((event: { code: number; reason: string }) => void) | null = null;
+    onerror = null;
+    constructor(url: string, protocols: string[]) {
+      if (!blocked) return new WebSocket(url, protocols) as unknown as this;
+      setTimeout(() => this.onclose?.({ code: 1006, reason: '' }), 5);
+    }
+    send(): void {}
+    close(): void {}
+  }
+  const webSocket = Blocked as unknown as WebSocketLike;
+  /** As a proxy that ends or holds back event streams. */
+  const without = (path: string, how: 'refuses' | 'holds back'): typeof fetch => (input, init) => {
+    if (!String(input).includes(path)) return fetch(input, init);
+    if (how === 'refuses') return Promise.reject(new TypeError('blocked'));
+    return new Promise((_, reject) => init!.signal!.addEventListener('abort', () => reject(new Error('aborted'))));
+  };
+
+  for (const [name, transport, options] of [
+    ['server-sent events', 'sse', {}],
+    ['long-poll, where those are refused', 'poll', { fetch: without('/v1/events', 'refuses') }],
+    ['long-poll, where those are held back', 'poll', { fetch: without('/v1/events', 'holds back'), dialTimeoutMs: 300 }],
+  ] as const) {
+    test(`falls back to ${name}: the same, and on return to WebSocket nothing is lost or doubled`, { timeout: 30_000 }, async () => {
+      blocked = true;
+      const channel = room();
+      const name = user();
+      const rejoin = client(name, { webSocket, upgradeMs: 1_000, ...options });
+      const states = new Collector<string>();
+      const got = new Collector<unknown>();
+      const sub = rejoin.subscribe(channel, { onMessage: ({ data }) => got.add(data) });
+      await reaches(rejoin, 'live');
+      assert.equal(rejoin.transport, transport);
+      assert.equal(rejoin.user, name);
+
+      rejoin.on('state', ({ state }) => states.add(state));
+      let total = 0;
+      for (; total < 10; total++) await rejoin.publish(channel, total);
+      await got.atLeast(total);
+      assert.deepEqual(states.items, [], 'a message is no reason to change state');
+      // Another channel, while messages come.
+      const second = room();
+      const other = new Collector<unknown>();
+      rejoin.subscribe(second, { onMessage: ({ data }) => other.add(data) });
+      for (; total < 15; total++) await fleet.publish(channel, total);
+      await reaches(rejoin, 'live');
+      await fleet.publish(second, 'second');
+      await other.atLeast(1);
+      const duplicate = await rejoin.publish(channel, 'again', { id: 'again' }).then(() => client(name).publish(channel, 'again', { id: 'again' }));
+      assert.equal(duplicate.duplicate, true);
+
+      blocked = false;
+      while ((rejoin.transport as string) !== 'websocket') await fleet.publish(channel, total++);
+      await reaches(rejoin, 'live');
+      await fleet.publish(channel, total++);
+      await got.atLeast(total + 1);
+      assert.deepEqual(got.items.filter((data) => data !== 'again'), numbers(total));
+      assert.equal(sub.counts.gaps, 0);
+    });
+  }
+
+  for (const transport of ['sse', 'poll'] as const) {
+    test(`over ${transport}: what is refused, reset, acknowledged and signalled`, { timeout: 30_000 }, async () => {
+      const [channel, name] = [room(), user()];
+      const rights = { subscribe: `${channel},room:mine`, publish: channel };
+      const options = { transports: [transport], getToken: () => fleet.token(name, rights) };
+      const rejoin = client(name, { ...options, device: 'phone' });
+      const first = await fleet.publish(channel, 1);
+      const errors = new Collector<RejoinError>();
+      const resets: string[] = [];
+      const signals = new Collector<unknown>();
+      const theirs = rejoin.subscribe('room:theirs', { onMessage: () => {}, onError: errors.add });
+      const sub = rejoin.subscribe(channel, {
+        from: `${first.split('-')[0]}-999999999`,
+        onMessage: () => {},
+        onReset: ({ reason }) => resets.push(reason),
+        onSignal: ({ data }) => signals.add(data),
+      });
+      assert.equal((await errors.atLeast(1))[0]!.code, 'forbidden');
+      await reaches(rejoin, 'live');
+      assert.deepEqual([theirs.state, sub.state, resets], ['failed', 'live', ['ahead']]);
+      await assert.rejects(rejoin.publish('room:theirs', 1), { code: 'forbidden' });
+
+      const desk = client(name, { device: 'desk', getToken: options.getToken });
+      desk.subscribe(channel, { onMessage: () => {} });
+      await reaches(desk, 'live');
+      const receipts = new Collector<ReceiptEvent>();
+      desk.on('receipt', receipts.add);
+      const read = await fleet.publish(channel, 2);
+      await eventually(() => sub.cursor === read);
+      sub.ack();
+      await eventually(() => receipts.items.some((it) => it.device === 'phone' && it.read === read));
+      rejoin.signal(channel, 'from the fallback');
+      desk.signal(channel, 'to the fallback');
+      assert.deepEqual((await signals.atLeast(2)).sort(), ['from the fallback', 'to the fallback']);
+    });
+  }
 });

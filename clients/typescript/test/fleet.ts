@@ -1,10 +1,11 @@
 // Real edges: `rejoin dev`, which is nats-server, Postgres and two edges behind
 // a round-robin proxy without affinity, in processes of their own.
 
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { createServer, type AddressInfo } from 'node:net';
 import { randomBytes } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
+import { end, spawnTied, type Tied } from './tied.js';
 
 const root = fileURLToPath(new URL('../../../../', import.meta.url));
 
@@ -35,7 +36,7 @@ export class Fleet {
   private known: { url: string; token: string } | undefined;
 
   private constructor(
-    private readonly child: ChildProcess,
+    private readonly child: Tied,
     /** The proxy: every connection goes to the next edge. */
     readonly url: string,
     /** Each edge by itself. */
@@ -45,17 +46,15 @@ export class Fleet {
   ) {}
 
   static async start(): Promise<Fleet> {
-    const child = spawn(program(), ['dev', '--port', String(await freePort()), '--edges', '2'], { stdio: ['ignore', 'pipe', 'pipe'] });
-    // Ends with its starter, however that ends.
-    process.once('exit', () => child.kill('SIGKILL'));
+    const child = spawnTied(program(), ['dev', '--port', String(await freePort()), '--edges', '2']);
     let said = '';
     await new Promise<void>((resolve, reject) => {
       const hear = (text: Buffer) => {
         said += text.toString();
         if (said.includes('Ctrl-C stops everything')) resolve();
       };
-      child.stdout!.on('data', hear);
-      child.stderr!.on('data', hear);
+      child.stdout.on('data', hear);
+      child.stderr.on('data', hear);
       child.once('exit', (code) => reject(new Error(`rejoin dev ended with ${code}:\n${said}`)));
       child.once('error', reject);
     });
@@ -65,10 +64,8 @@ export class Fleet {
     return new Fleet(child, url!, edges, apiKey!);
   }
 
-  async stop(): Promise<void> {
-    const ended = new Promise((resolve) => this.child.once('exit', resolve));
-    this.child.kill('SIGINT');
-    await ended;
+  stop(): Promise<void> {
+    return end(this.child);
   }
 
   /** A token of any user; by default for all rooms. */

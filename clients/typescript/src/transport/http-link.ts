@@ -2,19 +2,25 @@
 // requests of their own, each complete by itself, on whichever edge.
 
 import { RejoinError } from '../errors.js';
-import { channelPath, payload, request } from '../http.js';
+import { channelPath, payload, request, type HttpRequest } from '../http.js';
 import type { ClientFrame, Connect, ErrorBody, ServerFrame } from '../protocol.js';
 import { subject } from '../token.js';
 import type { Link, LinkEvents, LinkTarget, Transport } from './link.js';
 
 /** As on the WebSocket, where the edge does not announce another. */
 const PING_MS = 25_000;
+/** As long as an answer over the WebSocket is waited for. */
+const ANSWER_MS = 10_000;
 
 export abstract class HttpLink implements Link {
   abstract readonly transport: Transport;
   /** By channel, where its next message is to be read from. */
   protected readonly from = new Map<string, string>();
   protected token: string | undefined;
+  /** Channels that have been live on this link: their next request starts
+   * where the last one ended, which is no news. */
+  private readonly live = new Set<string>();
+  private device = '';
   private connectReq = 0;
   private opened = false;
   private over = false;
@@ -37,6 +43,7 @@ export abstract class HttpLink implements Link {
       this.connect(req, frame.connect);
     } else if (frame.subscribe) {
       this.from.set(frame.subscribe.channel!, frame.subscribe.from ?? 'tail');
+      this.live.delete(frame.subscribe.channel!);
       this.restart();
     } else if (frame.unsubscribe) {
       const { channel } = frame.unsubscribe;
@@ -65,8 +72,11 @@ export abstract class HttpLink implements Link {
       this.events.onFrame(frame.connected ? { ...frame, req } : { req, connected });
       if (frame.connected) return;
     }
-    // Every request begins with one; only the first says something new.
-    if (!frame.connected) this.events.onFrame(frame);
+    // Every request begins with these; only the first says something new.
+    if (frame.connected || (frame.subscribed && this.live.has(frame.subscribed.channel!))) return;
+    if (frame.live) this.live.add(frame.live.channel!);
+    if (frame.reset) this.live.delete(frame.reset.channel!);
+    this.events.onFrame(frame);
   }
 
   protected alive(): void {
@@ -85,6 +95,7 @@ export abstract class HttpLink implements Link {
   private connect(req: number, body: Connect): void {
     this.connectReq = req;
     this.token = body.token;
+    this.device = body.device ?? '';
     for (const { channel, from } of body.subscriptions ?? []) this.from.set(channel!, from ?? 'tail');
     this.restart();
   }
@@ -126,7 +137,7 @@ export abstract class HttpLink implements Link {
     const refused = error.channel === undefined ? channels : [error.channel];
     for (const channel of refused) {
       this.from.delete(channel);
-      this.pass({ error: { ...bodyOf(error), channel } });
+      this.pass({ req: this.connectReq, error: { ...bodyOf(error), channel } });
     }
     this.restart();
   }
@@ -141,16 +152,30 @@ export abstract class HttpLink implements Link {
   /** What is one request and its answer over HTTP too. */
   private async ask(req: number, frame: ClientFrame): Promise<void> {
     try {
-      this.pass({ ...(await this.answer(frame)), req });
+      const answer = await this.answer(frame);
+      // Over a WebSocket, what asks for no answer has none.
+      if (req) this.pass({ ...answer, req });
     } catch (error) {
-      const it = RejoinError.of(error, 'disconnected');
-      if (req) this.pass({ req, error: bodyOf(it) });
+      const body = bodyOf(RejoinError.of(error, 'disconnected'));
+      // This request did not get through; the link may well be fine.
+      if (body.code === 'disconnected') Object.assign(body, { code: 'unavailable', retryable: true });
+      this.pass({ req, error: body });
     }
   }
 
   private async answer(frame: ClientFrame): Promise<ServerFrame> {
-    const post = async (path: string, body: string | Uint8Array) =>
-      (await request(this.target, path, this.token, { method: 'POST', body })).json() as Promise<object>;
+    // A request that hangs would hold one of the few connections of a browser.
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), ANSWER_MS);
+    const ask = async (path: string, options: HttpRequest) => {
+      const response = await request(this.target, path, this.token, { ...options, signal: abort.signal });
+      return ((await response.json()) ?? {}) as object;
+    };
+    return this.askFor(frame, ask).finally(() => clearTimeout(timer));
+  }
+
+  private async askFor(frame: ClientFrame, ask: (path: string, options: HttpRequest) => Promise<object>): Promise<ServerFrame> {
+    const post = (path: string, body: string | Uint8Array) => ask(path, { method: 'POST', body });
     if (frame.publish) {
       const { channel, id, type } = frame.publish;
       return { published: await post(channelPath(channel!, 'messages', { id, type }), payload(frame.publish)) };
@@ -159,9 +184,12 @@ export abstract class HttpLink implements Link {
       const { channel, type } = frame.signal;
       return { signal: await post(channelPath(channel!, 'signals', { type }), payload(frame.signal)) };
     }
+    if (frame.ack) {
+      const ack = JSON.stringify({ ...frame.ack, device: this.device });
+      return { receipt: await post(`/v1/users/${subject(this.token)}/acks`, ack) };
+    }
     if (frame.presence) {
-      const path = channelPath(frame.presence.channel!, 'presence');
-      return { presence: (await (await request(this.target, path, this.token)).json()) as object };
+      return { presence: await ask(channelPath(frame.presence.channel!, 'presence'), {}) };
     }
     throw new RejoinError('unsupported', `not over ${this.transport}`);
   }
