@@ -93,12 +93,33 @@ impl CatchUp {
             self.counters.archive_requests.add(1);
             match archive.before_last(channel.clone(), through, count).await {
                 Ok(cursor) => return Ok(cursor),
-                Err(error @ PageError::Unavailable { .. }) => return Err(self.unavailable(error)),
+                Err(error @ PageError::Unavailable { .. }) => {
+                    let error = self.unavailable(error);
+                    return match self.held_in_stream(channel, through, count).await {
+                        Some(cursor) => Ok(cursor),
+                        None => Err(error),
+                    };
+                }
                 Err(PageError::Expired { .. } | PageError::UnknownEpoch) => {}
             }
         }
         self.counters.stream_requests.add(1);
         self.stream.before_last(channel, through, count).await
+    }
+
+    /// The same where the stream alone proves it: while it holds so many.
+    async fn held_in_stream(
+        &self,
+        channel: Channel,
+        through: Cursor,
+        count: usize,
+    ) -> Option<Cursor> {
+        self.counters.stream_requests.add(2);
+        let found = self.stream.before_last(channel.clone(), through, count);
+        let found = found.await.ok()?;
+        let earliest = self.stream.earliest(channel).await.ok()?;
+        // At its begin, earlier ones may be in the archive alone.
+        (found.epoch == earliest.epoch && found.seq > earliest.seq).then_some(found)
     }
 
     /// The shard's head, confirmed by the stream's leader.

@@ -6,7 +6,7 @@ use protocol::{Channel, Cursor, UserId};
 
 use crate::catch_up::CatchUp;
 use crate::feed::Feed;
-use crate::log::{Log, Stream};
+use crate::log::{Log, PageError, Stream};
 use crate::receipts::Unread;
 use crate::signal::Signal;
 use crate::stats::Counters;
@@ -133,6 +133,27 @@ impl Hub {
     /// The logs below the windows.
     pub fn catch_up(&self) -> &CatchUp {
         &self.shared.catch_up
+    }
+
+    /// The position from which the channel's `count` newest messages at or
+    /// before `through` follow, over window and logs together.
+    pub async fn before_last(
+        &self,
+        channel: Channel,
+        through: Cursor,
+        count: usize,
+    ) -> Result<Cursor, PageError> {
+        let (below, held) = {
+            let state = self.window_of(&channel).lock();
+            match state.before_last_through(&channel, through, count) {
+                Some(Ok(cursor)) => return Ok(cursor),
+                Some(Err(held)) => (Cursor::new(through.epoch, state.floor()), held),
+                None => (through, 0),
+            }
+        };
+        self.catch_up()
+            .before_last(channel, below, count - held)
+            .await
     }
 
     /// What delivery has done so far.

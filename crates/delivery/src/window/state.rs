@@ -266,6 +266,33 @@ impl<W> WindowState<W> {
         }
     }
 
+    /// The same for the newest messages at or before `through`; `None` where
+    /// the window does not hold that position.
+    pub fn before_last_through(
+        &self,
+        channel: &Channel,
+        through: Cursor,
+        count: usize,
+    ) -> Option<Result<Cursor, usize>> {
+        let held = self.floor..=self.head;
+        if through.epoch != self.epoch || !held.contains(&through.seq) {
+            return None;
+        }
+        let Some(index_from_end) = count.checked_sub(1) else {
+            return Some(Ok(through));
+        };
+        let Some(log) = self.channels.get(channel) else {
+            return Some(Err(0));
+        };
+        let end = log
+            .entries
+            .partition_point(|entry| entry.seq() <= through.seq);
+        Some(match log.entries.range(..end).nth_back(index_from_end) {
+            Some(entry) => Ok(Cursor::new(self.epoch, entry.seq() - 1)),
+            None => Err(end),
+        })
+    }
+
     /// Adds a reader to a channel's list.
     pub fn register(&mut self, channel: &Channel, reader: W) -> Registration {
         let log = match self.channels.get_mut(channel) {
