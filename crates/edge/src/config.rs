@@ -65,6 +65,12 @@ pub struct ListenConfig {
     /// Longest request header, in bytes; 8192 to 1048576. Default: 16384, a
     /// token of the longest kind and as much again.
     pub header_bytes: usize,
+    /// Time that a socket may take nothing of what is written to it before
+    /// its connection is cut, in milliseconds; at least
+    /// `limits.write_timeout_ms`, so that a WebSocket gets its close code
+    /// first, and at most 600000. Default: 60000. Bounds event streams and
+    /// answers that nobody reads.
+    pub stall_timeout_ms: u32,
 }
 
 impl Default for ListenConfig {
@@ -74,6 +80,7 @@ impl Default for ListenConfig {
             connections: 100_000,
             header_timeout_ms: 10_000,
             header_bytes: 16 * 1024,
+            stall_timeout_ms: 60_000,
         }
     }
 }
@@ -82,6 +89,11 @@ impl ListenConfig {
     /// [`Self::header_timeout_ms`] as a duration.
     pub fn header_timeout(&self) -> Duration {
         Duration::from_millis(self.header_timeout_ms.into())
+    }
+
+    /// [`Self::stall_timeout_ms`] as a duration.
+    pub fn stall_timeout(&self) -> Duration {
+        Duration::from_millis(self.stall_timeout_ms.into())
     }
 }
 
@@ -181,6 +193,8 @@ impl EdgeConfig {
         )?;
         let header = 8_192..=1_048_576;
         within("listen.header_bytes", listen.header_bytes, header)?;
+        let stall = self.limits.write_timeout_ms..=600_000;
+        within("listen.stall_timeout_ms", listen.stall_timeout_ms, stall)?;
         within("drain.unready_ms", self.drain.unready_ms, 0..=120_000)?;
         within("drain.spread_ms", self.drain.spread_ms, 0..=600_000)?;
         within("drain.deadline_ms", self.drain.deadline_ms, 0..=600_000)?;
@@ -201,7 +215,7 @@ mod tests {
     #[test]
     fn every_bound_names_its_field() {
         type Break = fn(&mut EdgeConfig);
-        let cases: [(&str, Break); 12] = [
+        let cases: [(&str, Break); 13] = [
             ("dev", |c| {
                 c.dev = true;
                 c.listen.address = SocketAddr::from(([0, 0, 0, 0], 8080));
@@ -209,6 +223,9 @@ mod tests {
             ("name", |c| c.name = "edge 1".to_owned()),
             ("listen.connections", |c| c.listen.connections = 0),
             ("listen.header_bytes", |c| c.listen.header_bytes = 100),
+            ("listen.stall_timeout_ms", |c| {
+                c.listen.stall_timeout_ms = c.limits.write_timeout_ms - 1;
+            }),
             ("drain.spread_ms", |c| c.drain.spread_ms = 600_001),
             ("origins.allowed[0]", |c| {
                 c.origins.allowed = vec!["*".to_owned()];

@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::ListenConfig;
@@ -45,6 +46,9 @@ Connection: close\r\nContent-Type: application/json\r\n\r\n\
 pub struct Socket {
     stream: TcpStream,
     place: Place,
+    stall_timeout: Duration,
+    /// Runs while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// A socket's place in the connection limit and in the drain's count, given
@@ -59,6 +63,27 @@ impl Socket {
     /// The stream and the place, which is to be kept for as long.
     pub fn into_parts(self) -> (TcpStream, Place) {
         (self.stream, self.place)
+    }
+
+    /// Lets a write wait for its peer, but not for ever: whoever writes may
+    /// be a body that is not asked for anything meanwhile.
+    fn bounded<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timeout = self.stall_timeout;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        stalled
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -100,6 +125,8 @@ pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig
                 _permit: permit,
                 _open: drain.track(),
             },
+            stall_timeout: config.stall_timeout(),
+            stalled: None,
         };
         // Tracked through the socket's place. Crash policy: a panic in a
         // handler is answered with 500 by the router; anything else ends
@@ -187,7 +214,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.bounded(cx, written)
     }
 
     fn poll_write_vectored(
@@ -195,7 +223,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.bounded(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -277,3 +277,23 @@ async fn the_deadline_cuts_what_is_left() {
     assert_eq!(server.drain.wait_empty(LONG).await, 0);
     assert_eq!(read_to_end(&mut stuck).await, "");
 }
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_cut_off() {
+    let endless = || async {
+        let chunk =
+            || Ok::<_, std::convert::Infallible>(axum::body::Bytes::from_static(&[0; 4096]));
+        axum::body::Body::from_stream(futures_util::stream::repeat_with(chunk))
+    };
+    let router = Router::new().route("/", get(endless));
+    let server = Server::with(router, |config| config.stall_timeout_ms = 200).await;
+    let mut stream = server.connect().await;
+    stream.write_all(GET).await.unwrap();
+    // Reads for longer than the timeout: whoever reads is not cut off.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(500) {
+        assert!(!read_some(&mut stream).await.is_empty());
+    }
+    assert_eq!(server.drain.open_connections(), 1);
+    assert_eq!(server.drain.wait_empty(LONG).await, 0, "not cut off");
+}
