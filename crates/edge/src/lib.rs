@@ -7,6 +7,7 @@
 //! - [`http`]: publishing, catching up and health over HTTP;
 //! - [`ws`]: connections over WebSocket;
 //! - [`remote`]: what reaches live connections from outside;
+//! - `receipts`: what users have received and read;
 //! - [`registry`]: the live connections by user;
 //! - [`listen`]: sockets and HTTP/1;
 //! - [`origin`]: which web pages may use the edge;
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod listen;
 pub mod origin;
 pub mod readiness;
+mod receipts;
 pub mod registry;
 pub mod remote;
 mod rights;

@@ -39,6 +39,10 @@ pub struct ApiKeyConfig {
     /// Channels it may read, written the same way. Default: none.
     #[serde(default)]
     pub read: Vec<String>,
+    /// Rooms whose members it may see and change, written the same way:
+    /// `room:1`, `room:*`. Default: none.
+    #[serde(default)]
+    pub members: Vec<String>,
     /// May use the administrative endpoints. Default: false.
     #[serde(default)]
     pub admin: bool,
@@ -78,6 +82,7 @@ impl ApiKeys {
                 admin: config.admin,
                 publish: parse_scope(&format!("{at}.publish"), &config.publish)?,
                 read: parse_scope(&format!("{at}.read"), &config.read)?,
+                members: parse_scope(&format!("{at}.members"), &config.members)?,
             };
             keys.push((digest, grants));
         }
@@ -150,6 +155,7 @@ mod tests {
             sha256: api_key_sha256(key),
             publish: publish.iter().map(|text| (*text).to_owned()).collect(),
             read: Vec::new(),
+            members: Vec::new(),
             admin: false,
         }
     }

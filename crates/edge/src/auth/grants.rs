@@ -58,6 +58,7 @@ pub struct ServiceGrants {
     pub admin: bool,
     pub(super) publish: Scope,
     pub(super) read: Scope,
+    pub(super) members: Scope,
 }
 
 /// The channels of an API key. A service may be trusted with all of them,
@@ -100,6 +101,22 @@ impl Caller {
         match self {
             Self::User(grants) => grants.may_publish(channel),
             Self::Service(grants) => grants.publish.allows(channel),
+        }
+    }
+
+    /// Whether the caller may see and change who is in this room.
+    pub fn may_manage(&self, room: &Channel) -> bool {
+        match self {
+            Self::User(_) => false,
+            Self::Service(grants) => grants.admin || grants.members.allows(room),
+        }
+    }
+
+    /// Whether this is that user.
+    pub fn is_user(&self, user: &UserId) -> bool {
+        match self {
+            Self::User(grants) => grants.user == *user,
+            Self::Service(_) => false,
         }
     }
 

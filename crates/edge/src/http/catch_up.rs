@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::bearer::Bearer;
 use super::error::ApiError;
+use super::history::{self, Bounds, Order};
 use crate::Edge;
 
 /// Messages per request unless `limit` says otherwise.
@@ -28,14 +29,17 @@ const LIMIT_DEFAULT: usize = 100;
 pub struct PageQuery {
     from: Option<String>,
     limit: Option<usize>,
+    before: Option<String>,
+    after: Option<String>,
+    order: Option<Order>,
 }
 
 /// One page. `cursor` is where the next one starts.
 #[derive(Debug, Serialize)]
-struct PageBody {
+pub(super) struct PageBody {
     channel: Channel,
     epoch: Epoch,
-    messages: Vec<Box<RawValue>>,
+    pub(super) messages: Vec<Box<RawValue>>,
     cursor: Cursor,
     live: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +57,8 @@ struct ResetBody {
 /// `GET /v1/channels/{channel}/messages?from=<from>&limit=<n>`: messages
 /// after `from` (default `tail`: none, and the cursor to start from), oldest
 /// first. `live` says that the page reaches the head.
+///
+/// With `before`, `after` or `order` it is a page of history instead.
 pub async fn page(
     State(edge): State<Edge>,
     Bearer(caller): Bearer,
@@ -64,18 +70,39 @@ pub async fn page(
     let channel = Channel::parse(&channel)
         .map_err(|error| ApiError::new(ErrorCode::BadChannel, error.to_string()))?;
     edge.check_read(&caller, &channel).await?;
-    let start = start(query.from.as_deref())?;
     let most = edge.config().limits.page_messages;
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT.min(most));
     if limit == 0 || limit > most {
         let message = format!("limit is 1 to {most}");
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
-    let page = read(&edge, channel, start, limit).await?;
-    let json = serde_json::to_vec(&page)
+    let bounds = Bounds {
+        before: cursor("before", query.before.as_deref())?,
+        after: cursor("after", query.after.as_deref())?,
+    };
+    if bounds.before.is_some() || bounds.after.is_some() || query.order.is_some() {
+        if query.from.is_some() {
+            let message = "from does not go together with before, after and order";
+            return Err(ApiError::new(ErrorCode::BadRequest, message));
+        }
+        return history::page(&edge, channel, bounds, query.order, limit).await;
+    }
+    let start = start(query.from.as_deref())?;
+    answer(&read(&edge, channel, start, limit).await?)
+}
+
+/// A page as the answer.
+pub(super) fn answer(page: &impl Serialize) -> Result<Response, ApiError> {
+    let json = serde_json::to_vec(page)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
     let content_type = HeaderValue::from_static("application/json");
     Ok(([(header::CONTENT_TYPE, content_type)], Body::from(json)).into_response())
+}
+
+fn cursor(field: &str, text: Option<&str>) -> Result<Option<Cursor>, ApiError> {
+    text.map(Cursor::parse)
+        .transpose()
+        .map_err(|error| ApiError::new(ErrorCode::BadCursor, format!("{field}: {error}")))
 }
 
 fn start(from: Option<&str>) -> Result<Start, ApiError> {
@@ -91,7 +118,7 @@ fn start(from: Option<&str>) -> Result<Start, ApiError> {
 
 /// Collects a subscription's output until the limit, the head, or the end of
 /// an epoch: sequences of two epochs do not belong into one page.
-async fn read(
+pub(super) async fn read(
     edge: &Edge,
     channel: Channel,
     start: Start,
@@ -167,14 +194,7 @@ impl PageBody {
             self.epoch = epoch;
         }
         for entry in entries.iter().take(limit - self.messages.len()) {
-            let json = std::str::from_utf8(entry.element(Encoding::Json))
-                .ok()
-                .and_then(|text| RawValue::from_string(text.to_owned()).ok());
-            let Some(json) = json else {
-                let message = "a message could not be encoded";
-                return Err(ApiError::new(ErrorCode::Internal, message));
-            };
-            self.messages.push(json);
+            self.messages.push(element(entry)?);
             self.cursor = entry.message().position;
         }
         Ok(self.messages.len() >= limit)
@@ -203,6 +223,14 @@ impl PageBody {
         });
         false
     }
+}
+
+/// A message as it stands in a page.
+pub(super) fn element(entry: &Entry) -> Result<Box<RawValue>, ApiError> {
+    std::str::from_utf8(entry.element(Encoding::Json))
+        .ok()
+        .and_then(|text| RawValue::from_string(text.to_owned()).ok())
+        .ok_or_else(|| ApiError::new(ErrorCode::Internal, "a message could not be encoded"))
 }
 
 /// The reason on the wire, the same as in a `reset` frame.

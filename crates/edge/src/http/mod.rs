@@ -1,7 +1,9 @@
 //! The HTTP API: publishing, catching up without a connection, and health.
 //!
 //! - [`publish`]: one message, or a batch;
-//! - [`catch_up`]: a channel's messages after a position;
+//! - [`signal`]: to those who listen now;
+//! - [`catch_up`]: a channel's messages after a position, and history;
+//! - [`rooms`]: who is in which room; [`inbox`]: what a user has not read;
 //! - [`health`]: is the process alive, and should it get connections;
 //! - [`events`]: channels as server-sent events; [`ticket`]: for browsers,
 //!   which cannot send a header there; [`poll`]: channels by long-poll;
@@ -15,11 +17,15 @@ pub mod catch_up;
 pub mod error;
 pub mod events;
 pub mod health;
+mod history;
+pub mod inbox;
 mod listening;
 pub mod metrics;
 pub mod poll;
 mod positions;
 pub mod publish;
+pub mod rooms;
+pub mod signal;
 pub mod ticket;
 
 use axum::Router;
@@ -27,7 +33,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use protocol::ErrorCode;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -50,6 +56,7 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
     let limits = &edge.config().limits;
     let one = DefaultBodyLimit::max(limits.message_bytes);
     let batch = DefaultBodyLimit::max(limits.batch_bytes);
+    let rooms = post(rooms::change).layer(batch).get(rooms::list);
     let quick = Router::new()
         .route(
             "/v1/channels/{channel}/messages",
@@ -59,6 +66,18 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
         .route("/v1/connect", get(crate::ws::upgrade))
         .route("/v1/events", get(events::events))
         .route("/v1/tickets", post(ticket::issue))
+        .route(
+            "/v1/channels/{channel}/signals",
+            post(signal::send).layer(one),
+        )
+        .route("/v1/rooms/{room}/members", rooms)
+        .route(
+            "/v1/rooms/{room}/members/{user}",
+            put(rooms::add).delete(rooms::remove),
+        )
+        .route("/v1/users/{user}/rooms", get(rooms::of_user))
+        .route("/v1/users/{user}/inbox", get(inbox::inbox))
+        .route("/v1/users/{user}/acks", post(inbox::acknowledge))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))

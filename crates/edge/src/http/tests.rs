@@ -26,8 +26,11 @@ use crate::{Edge, EdgeConfig, EdgeParts, Phase};
 
 mod events;
 mod harness;
+mod history;
+mod inbox;
 mod metrics;
 mod poll;
+mod rooms;
 
 const EPOCH: Epoch = Epoch(255);
 const SERVICE_KEY: &str = "rj_test_service";
@@ -165,6 +168,7 @@ fn auth_config() -> AuthConfig {
         sha256: api_key_sha256(key),
         publish,
         read: all(),
+        members: Vec::new(),
         admin: false,
     };
     AuthConfig {

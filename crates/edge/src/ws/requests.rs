@@ -11,7 +11,6 @@ use protocol::{Channel, ErrorCode, ServerFrame};
 use super::publishes::{Outcome, Refusal, Waiting};
 use super::replies::{error, forbidden, store_error};
 use super::session::{Answer, Session};
-use crate::registry::Command;
 
 impl Session {
     pub(super) fn publish(
@@ -166,32 +165,18 @@ impl Session {
         let user = self.grants.user.clone();
         self.ask(Box::pin(async move {
             let ack = Ack {
-                user: user.clone(),
-                device: device.clone(),
+                user,
+                device,
                 channel: channel.clone(),
                 delivered,
                 read,
             };
-            let acked = match receipts.ack(ack).await {
-                Ok(acked) => acked,
+            let receipt = match edge.acknowledge(&*receipts, ack, Some(connection)).await {
+                Ok(receipt) => receipt,
                 Err(failure) => {
                     return Answer::Reply(Some(store_error(req, &failure, Some(channel))));
                 }
             };
-            let unread = match acked.unread {
-                Some(unread) => edge.hub().complete_unread(&unread, &user),
-                None => 0,
-            };
-            let receipt = Receipt {
-                channel,
-                device: Some(device),
-                delivered: acked.delivered,
-                read: acked.read,
-                unread,
-            };
-            if acked.read_moved {
-                edge.tell_devices(&user, connection, &receipt).await;
-            }
             Answer::Reply((req != 0).then(|| ServerFrame::reply(req, ServerBody::Receipt(receipt))))
         }));
     }
@@ -219,34 +204,5 @@ impl Session {
                 }))
             }))
         }));
-    }
-}
-
-impl crate::Edge {
-    /// Passes a receipt on to the user's other connections: here at once, and
-    /// through the backplane to the other edges.
-    pub(crate) async fn tell_devices(
-        &self,
-        user: &protocol::UserId,
-        except: u64,
-        receipt: &Receipt,
-    ) {
-        self.tell_devices_here(user, Some(except), receipt);
-        if let Some(controls) = self.controls() {
-            crate::remote::send_receipt(self, controls, user, receipt).await;
-        }
-    }
-
-    pub(crate) fn tell_devices_here(
-        &self,
-        user: &protocol::UserId,
-        except: Option<u64>,
-        receipt: &Receipt,
-    ) {
-        for connection in self.registry().of(user) {
-            if Some(connection.id()) != except {
-                connection.send(Command::Receipt(Box::new(receipt.clone())));
-            }
-        }
     }
 }

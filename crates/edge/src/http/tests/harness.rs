@@ -3,11 +3,14 @@
 //! memory, because these tests are about the HTTP API. The real ones are
 //! tested in their own crates and in `tests/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::BodyDataStream;
 use delivery::members::{Listing, MemberEvent, MemberWatch, Members, StoreFailure};
+use delivery::receipts::{Ack, Acked, Receipts, Unread};
+use delivery::signal::{Incoming, Signal, SignalError, Signals};
 use futures_util::StreamExt;
+use protocol::Device;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -64,6 +67,9 @@ impl Log for Stored {
         count: usize,
     ) -> BoxFuture<'_, Result<Cursor, PageError>> {
         async move {
+            if through.epoch != EPOCH {
+                return Err(PageError::UnknownEpoch);
+            }
             let mut messages = self.of(&channel, 0);
             messages.retain(|message| message.seq() <= through.seq);
             let seq = match messages.len().checked_sub(count) {
@@ -216,10 +222,88 @@ impl Members for Rooms {
     }
 }
 
+/// Read positions in memory. It counts nothing itself: what is unread is
+/// counted by the edge, from its window.
+#[derive(Default)]
+pub(super) struct ReadState(Mutex<BTreeMap<(UserId, Channel), Cursor>>);
+
+impl Receipts for ReadState {
+    fn ack(&self, ack: Ack) -> BoxFuture<'_, Result<Acked, StoreFailure>> {
+        let place = (ack.user.clone(), ack.channel.clone());
+        let mut read = self.0.lock();
+        let before = read.get(&place).copied();
+        let now = ack.read.into_iter().chain(before).max_by_key(|at| at.seq);
+        if let Some(now) = now {
+            read.insert(place, now);
+        }
+        let acked = Acked {
+            delivered: ack.delivered,
+            read: now,
+            read_moved: now != before,
+            unread: (now != before).then(|| unread(ack.channel, now)),
+        };
+        async { Ok(acked) }.boxed()
+    }
+
+    fn position(
+        &self,
+        _: UserId,
+        _: Device,
+        _: Channel,
+    ) -> BoxFuture<'_, Result<Option<Cursor>, StoreFailure>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn unread(
+        &self,
+        user: UserId,
+        channel: Channel,
+    ) -> BoxFuture<'_, Result<Unread, StoreFailure>> {
+        let read = self.0.lock().get(&(user, channel.clone())).copied();
+        async move { Ok(unread(channel, read)) }.boxed()
+    }
+
+    fn inbox(&self, user: UserId) -> BoxFuture<'_, Result<Vec<Unread>, StoreFailure>> {
+        let read = self.0.lock();
+        let of_user = read.iter().filter(|((of, _), _)| *of == user);
+        let inbox: Vec<Unread> = of_user
+            .map(|((_, channel), read)| unread(channel.clone(), Some(*read)))
+            .collect();
+        async { Ok(inbox) }.boxed()
+    }
+}
+
+fn unread(channel: Channel, read: Option<Cursor>) -> Unread {
+    Unread {
+        channel,
+        read,
+        unread: 0,
+        counted_through: read,
+    }
+}
+
+/// Signals that were sent.
+#[derive(Default)]
+pub(super) struct Sent(pub(super) Mutex<Vec<Signal>>);
+
+impl Signals for Sent {
+    fn send(&self, signal: Signal) -> BoxFuture<'_, Result<(), SignalError>> {
+        self.0.lock().push(signal);
+        async { Ok(()) }.boxed()
+    }
+
+    fn subscribe(&self) -> BoxFuture<'_, Result<Box<dyn Incoming<Signal>>, SignalError>> {
+        let reason = "not in these tests".to_owned();
+        async { Err(SignalError { reason }) }.boxed()
+    }
+}
+
 /// Edges over one stream.
 pub(super) struct Live {
     pub(super) stored: Stored,
     pub(super) rooms: Arc<Rooms>,
+    pub(super) sent: Arc<Sent>,
+    read_state: Arc<ReadState>,
     tails: Mutex<Vec<(mpsc::UnboundedSender<TailEvent>, Arc<window::Window>)>>,
     configure: fn(&mut EdgeConfig),
     window_bytes: usize,
@@ -234,6 +318,8 @@ impl Live {
         Self {
             stored: Stored::default(),
             rooms: Arc::default(),
+            sent: Arc::default(),
+            read_state: Arc::default(),
             tails: Mutex::default(),
             configure,
             window_bytes,
@@ -261,10 +347,10 @@ impl Live {
             config,
             hub: Hub::new(1, None, Arc::new(self.stored.clone()), limits),
             publish: recorder.clone(),
-            signals: None,
+            signals: Some(self.sent.clone()),
             controls: None,
             members: Some(self.rooms.clone()),
-            receipts: None,
+            receipts: Some(self.read_state.clone()),
         });
         let (tail, script) = mpsc::unbounded_channel();
         let window = Arc::clone(&edge.hub().windows()[0]);
