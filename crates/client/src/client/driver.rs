@@ -27,14 +27,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     Subscribe(Subscribe),
     Unsubscribe(Channel),
-    Publish(
-        Publish,
-        oneshot::Sender<Result<Published, ErrorBody>>,
-        OwnedSemaphorePermit,
-    ),
     Signal(SendSignal),
     Ack(Ack),
     Close,
+}
+
+/// A message to publish.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) publish: Publish,
+    pub(super) answer: oneshot::Sender<Result<Published, ErrorBody>>,
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// What goes to the application: an event, and the positions that are reached with it.
@@ -52,6 +55,7 @@ type Waiter = (
 pub(super) struct Driver {
     config: ClientConfig,
     commands: mpsc::Receiver<Command>,
+    submissions: mpsc::UnboundedReceiver<Submission>,
     events: mpsc::Sender<Delivery>,
     /// What one frame gave, until there is room among the events.
     pending: VecDeque<Delivery>,
@@ -97,6 +101,7 @@ impl Driver {
     pub(super) fn new(
         config: ClientConfig,
         commands: mpsc::Receiver<Command>,
+        submissions: mpsc::UnboundedReceiver<Submission>,
         events: mpsc::Sender<Delivery>,
     ) -> Self {
         let mut subscriptions = Subscriptions::default();
@@ -106,6 +111,7 @@ impl Driver {
         Self {
             config,
             commands,
+            submissions,
             events,
             pending: VecDeque::new(),
             state: None,
@@ -240,6 +246,7 @@ impl Driver {
                     // Without a connection nobody is there to be told.
                     Some(command) => drop(self.take(command)),
                 },
+                Some(submission) = self.submissions.recv() => self.submit(submission),
                 permit = events.reserve(), if !self.pending.is_empty() => {
                     permit.ok()?.send(self.pending.pop_front().unwrap_or_default());
                 }
@@ -275,6 +282,7 @@ impl Driver {
                         }
                     }
                 },
+                Some(submission) = self.submissions.recv() => self.submit(submission),
                 permit = events.reserve(), if !reading => {
                     let Ok(permit) = permit else { return End::Left };
                     permit.send(self.pending.pop_front().unwrap_or_default());
@@ -344,6 +352,15 @@ impl Driver {
         .await
     }
 
+    fn submit(&mut self, submission: Submission) {
+        let Submission {
+            publish,
+            answer,
+            room,
+        } = submission;
+        self.outbox.push(publish, (answer, room), Instant::now());
+    }
+
     /// Takes a command, and says what the edge has to be told now.
     fn take(&mut self, command: Command) -> Option<ClientBody> {
         match command {
@@ -359,10 +376,6 @@ impl Driver {
                     reason,
                 });
                 tell.then_some(ClientBody::Unsubscribe { channel })
-            }
-            Command::Publish(publish, answer, room) => {
-                self.outbox.push(publish, (answer, room), Instant::now());
-                None
             }
             Command::Signal(signal) => Some(ClientBody::Signal(signal)),
             Command::Ack(ack) => Some(ClientBody::Ack(ack)),

@@ -12,15 +12,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use protocol::frame::{Ack, ErrorBody, Publish, Published, SendSignal, Subscribe};
 use protocol::{Channel, Cursor, From as StartFrom, MessageId};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use config::{ClientConfig, TokenSource};
 pub use event::{Event, State};
 
-use driver::{Command, Delivery, Driver};
+use driver::{Command, Delivery, Driver, Submission};
 
 /// Events that wait for the application. When they are that many, the client stops reading: the edge then holds its
 /// place, which is a cursor.
@@ -46,6 +47,8 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    /// Bounded by `room`: each message holds one of its permits until it is acknowledged.
+    submissions: mpsc::UnboundedSender<Submission>,
     room: Arc<Semaphore>,
 }
 
@@ -70,13 +73,15 @@ impl Client {
     #[must_use]
     pub fn start(config: ClientConfig) -> Self {
         let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
+        let (submissions, submissions_in) = mpsc::unbounded_channel();
         let (events_out, events) = mpsc::channel(EVENTS_MAX);
-        let driver = Driver::new(config, commands_in, events_out);
+        let driver = Driver::new(config, commands_in, submissions_in, events_out);
         Self {
             events,
             cursors: BTreeMap::new(),
             handle: Handle {
                 commands,
+                submissions,
                 room: Arc::new(Semaphore::new(OUTBOX_MAX)),
             },
             task: tokio::spawn(driver.run()),
@@ -151,40 +156,66 @@ impl Handle {
     }
 
     /// Publishes a message under a new id, and waits until it is stored: over reconnects, for as long as that takes.
-    /// Messages of one channel keep the order in which this was called. Dropping the future does not take the message
-    /// back.
+    /// Messages of one channel keep the order of these calls, whenever their futures are awaited, as long as fewer
+    /// than 1024 messages wait; beyond, a message takes its place when its future is first polled. Dropping the
+    /// future does not take the message back.
     ///
     /// # Errors
     /// When an edge refuses it for good, or the client is closed.
-    pub async fn publish(
+    pub fn publish(
         &self,
         channel: Channel,
         kind: &str,
         data: impl Into<Bytes>,
-    ) -> Result<Published, PublishError> {
-        let publish = Publish {
+    ) -> BoxFuture<'static, Result<Published, PublishError>> {
+        self.publish_as(Publish {
             id: MessageId::random(),
             channel,
             kind: kind.into(),
             data: data.into(),
             traceparent: None,
-        };
-        self.publish_as(publish).await
+        })
     }
 
     /// As [`Self::publish`], under the id of a stored outbox: however often and late it is repeated, it is one message.
     ///
     /// # Errors
     /// As [`Self::publish`].
-    pub async fn publish_as(&self, publish: Publish) -> Result<Published, PublishError> {
-        let room = self.room.clone().acquire_owned().await;
-        let room = room.map_err(|_| ClientClosed)?;
+    pub fn publish_as(
+        &self,
+        publish: Publish,
+    ) -> BoxFuture<'static, Result<Published, PublishError>> {
+        // What has its place in the queue now keeps it, in whatever order futures are polled.
+        let queued = match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(room) => Ok(self.submit(publish, room)),
+            Err(_) => Err((self.clone(), publish)),
+        };
+        Box::pin(async move {
+            let submitted = match queued {
+                Ok(submitted) => submitted,
+                Err((handle, publish)) => {
+                    let room = Arc::clone(&handle.room).acquire_owned().await;
+                    handle.submit(publish, room.map_err(|_| ClientClosed)?)
+                }
+            };
+            let answer = submitted?.await.map_err(|_| ClientClosed)?;
+            answer.map_err(PublishError::Refused)
+        })
+    }
+
+    fn submit(
+        &self,
+        publish: Publish,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Result<Published, ErrorBody>>, ClientClosed> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Command::Publish(publish, answer, room)).await?;
-        answered
-            .await
-            .map_err(|_| ClientClosed)?
-            .map_err(PublishError::Refused)
+        let submission = Submission {
+            publish,
+            answer,
+            room,
+        };
+        let submitted = self.submissions.send(submission);
+        submitted.map(|()| answered).map_err(|_| ClientClosed)
     }
 
     /// Tells those who listen now, at most once; nothing happens while the client is offline.
