@@ -254,13 +254,21 @@ export class Rejoin extends Emitter<RejoinEvents> {
     this.pendingAcks.clear();
     for (const subscription of this.subscriptions.values()) subscription.ask();
     this.outbox.setConnected(true);
-    const adopt = (prefix: string) => this.outbox.adopt(prefix);
-    void home?.forOrphans(adopt).then(() => home.remember()).catch((error: unknown) => this.storageFailed(error));
+    void home?.remember().catch((error: unknown) => this.storageFailed(error));
+    this.adopt();
+  }
+
+  /** Looks for the outbox of a tab that is gone: on connecting, and now and then. */
+  private adopt(): void {
+    void this.home?.forOrphans((prefix) => this.outbox.adopt(prefix)).catch((error: unknown) => this.storageFailed(error));
   }
 
   private onFrame(frame: ServerFrame, answered: boolean): void {
     const { subscribed, unsubscribed, messages, live, reset, error, signal, receipt, ping } = frame;
-    if (ping) for (const subscription of this.subscriptions.values()) subscription.onFrame(frame);
+    if (ping) {
+      for (const subscription of this.subscriptions.values()) subscription.onFrame(frame);
+      this.adopt();
+    }
     // The answer to one request of ours is no news of a subscription.
     const body = subscribed ?? messages ?? live ?? reset ?? signal ?? receipt ?? (answered ? undefined : (unsubscribed ?? error));
     if (receipt) {

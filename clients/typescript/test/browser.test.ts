@@ -107,8 +107,15 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
       const stored = () => rejoin.storage.keys('rejoin/').then((keys) => keys.filter((key) => key.includes('/outbox/')).length);
       while ((await stored()) < 1) await new Promise((resolve) => setTimeout(resolve, 10));`);
     await one.close();
-    // The other finds it at its next connection.
-    await two.run(`rejoin.connection.networkLost(); rejoin.wake(); await live();`);
+    // The other looks when it connects (and at pings, which are rarer), and
+    // finds it as soon as the browser has let go of the closed tab's lock.
+    await two.run(`
+      while (got.length < 4) {
+        rejoin.connection.networkLost();
+        rejoin.wake();
+        await live();
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }`);
     assert.deepEqual(await got(two, 4), [1, 2, 3, 'left behind']);
     // Reloaded, it takes its own place again: nothing comes twice.
     await two.reload();
