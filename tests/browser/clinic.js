@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 export const ROLES = ['patient', 'doctor', 'pharmacist'];
 /** An edge takes 2 s to come back, NATS and catch-up some more; the machine may be busy. */
-const SETTLE_MS = 60_000;
+const SETTLE_MS = 90_000;
 
 export class Clinic {
   static async open(context, url) {
@@ -58,7 +58,7 @@ export class Clinic {
   }
 
   async allLive() {
-    for (const role of ROLES) await this.pane(role).locator('#state[data-state="live"]').waitFor({ timeout: SETTLE_MS });
+    for (const role of ROLES) await this.pane(role).locator('#state[data-state="live"]').waitFor({ state: 'attached', timeout: SETTLE_MS });
   }
 
   async allUp(edges = ['edge-1', 'edge-2']) {
@@ -69,7 +69,11 @@ export class Clinic {
   /** Waits until the page says that everybody has everything. */
   async settled() {
     await this.allLive();
-    await this.page.locator('#verdict[data-tone="good"]').waitFor({ timeout: SETTLE_MS });
+    await this.page.locator('#verdict[data-tone="good"]').waitFor({ timeout: SETTLE_MS }).catch(async (error) => {
+      const shown = [await this.page.locator('#verdict').textContent(), await this.page.locator('.ledger').innerText()];
+      for (const role of ROLES) shown.push(JSON.stringify(await this.pane(role).evaluate(dump)));
+      throw new Error(`${error.message}\n${shown.map((text) => text.slice(0, 4000)).join('\n--\n')}`);
+    });
   }
 
   count(role, name) {
@@ -112,4 +116,36 @@ export class Clinic {
     }
     return patient;
   }
+}
+
+/** Runs in a pane: what it has sent and not got back, and what its client keeps. */
+async function dump() {
+  const read = async (name, store, keys) => {
+    const open = indexedDB.open(name);
+    const db = await new Promise((resolve) => (open.onsuccess = () => resolve(open.result)));
+    const get = (what) => new Promise((resolve) => {
+      const request = db.transaction(store).objectStore(store)[what]();
+      request.onsuccess = () => resolve(request.result);
+    });
+    const result = keys ? [await get('getAllKeys'), await get('getAll')] : await get('getAll');
+    db.close();
+    return result;
+  };
+  const query = new URLSearchParams(location.search);
+  const name = `rejoin-clinic-${query.get('role')}-${query.get('visit')}`;
+  const got = new Set((await read(name, 'received')).map(({ id }) => id));
+  const lost = (await read(name, 'sent')).filter(({ id, channel }) => channel.startsWith('room:') && !got.has(id));
+  const kept = {};
+  for (const { name: other } of await indexedDB.databases()) {
+    if (other.startsWith('rejoin-clinic')) continue;
+    const open = indexedDB.open(other);
+    const db = await new Promise((resolve) => (open.onsuccess = () => resolve(open.result)));
+    const stores = [...db.objectStoreNames];
+    db.close();
+    for (const store of stores) {
+      const [keys, values] = await read(other, store, true);
+      keys.forEach((key, i) => (String(key).includes(query.get('role')) ? (kept[key] = String(values[i]).slice(0, 120)) : 0));
+    }
+  }
+  return { state: document.getElementById('state').textContent, outbox: document.getElementById('outbox').innerText, lost, kept };
 }

@@ -24,6 +24,11 @@ export class PaneStore {
     return store;
   }
 
+  /** Whether a message of this sender has come in. */
+  has(channel, sender, id) {
+    return this.ids.has(idKey({ channel, sender, id }));
+  }
+
   all(name) {
     return wait(this.db.transaction(name).objectStore(name).getAll());
   }

@@ -23,7 +23,7 @@ const network = new Network(sessionStorage.getItem(airplaneKey) === 'on');
 const trouble = { duplicated: 0, disordered: 0, resets: 0 };
 const last = new Map();
 const lastNumber = new Map();
-const report = { sent: [...store.sent.values()], received: [] };
+const report = { sent: [...store.sent.values()].map(briefly), received: [] };
 let retryAt;
 let away;
 let replayedNow = 0;
@@ -48,6 +48,8 @@ const client = new Rejoin({
     return (await answer.json()).token;
   },
   user,
+  // One page is one device here: three panes that start together must not each make up a name.
+  device: 'pane',
   webSocket: network.WebSocket,
   fetch: network.fetch,
   retryMinMs: 300,
@@ -99,11 +101,12 @@ function check({ channel, cursor, sender, data }) {
 function publish(channel, type, data) {
   const id = newId();
   const n = store.sent.size + 1;
-  const entry = { id, channel, type, n, order: data.order, text: view.textOf({ type, data }), time: Date.now() };
-  report.sent.push(entry);
+  const numbered = { ...data, n };
+  const entry = { id, channel, type, n, data: numbered, text: view.textOf({ type, data }) };
+  report.sent.push(briefly(entry));
   void store.send(entry);
   // It resolves when the message is stored, be that after the airplane has landed. `outbox` tells that as well.
-  client.publish(channel, { ...data, n }, { id, type }).catch((error) => view.note(`${error.code}: ${error.message}`, 'bad'));
+  client.publish(channel, numbered, { id, type }).catch((error) => view.note(`${error.code}: ${error.message}`, 'bad'));
   showOutbox();
   tell();
 }
@@ -111,7 +114,7 @@ function publish(channel, type, data) {
 client.on('outbox', ({ id, state, cursor }) => {
   if (state === 'sent') {
     void store.send({ id, cursor }).then((entry) => {
-      report.sent.push(entry);
+      report.sent.push(briefly(entry));
       tell();
     });
   }
@@ -156,7 +159,7 @@ function show(message) {
   const from = roleOf(message.sender, visit);
   const actions = [];
   if (role === 'pharmacist' && message.type === 'prescription') {
-    const done = message.id !== undefined && [...store.sent.values()].some(({ order }) => order === message.id);
+    const done = message.id !== undefined && [...store.sent.values()].some(({ data }) => data.order === message.id);
     actions.push({ label: 'Ready', done, act: () => ready(message) });
   }
   view.message(message, from, actions);
@@ -234,6 +237,10 @@ function brief({ channel, cursor, id, sender }) {
   return { channel, cursor, id, sender };
 }
 
+function briefly({ id, channel, cursor }) {
+  return { id, channel, cursor };
+}
+
 function count(n, what) {
   return `${n} ${what}${n === 1 ? '' : 's'}`;
 }
@@ -244,7 +251,15 @@ addEventListener('message', ({ origin, source, data }) => {
   if (Object.hasOwn(ORDERS, data.order)) ORDERS[data.order](data.value);
 });
 
+// What this page's former self had not even handed to the client's outbox when it was reloaded. Under the same id a
+// message is stored once, however often it is published.
+const unanswered = [...store.sent.values()].filter(({ id, channel, cursor, data }) => !cursor && data && !store.has(channel, user, id));
+for (const { id, channel, type, data } of unanswered.sort((a, b) => a.n - b.n)) {
+  client.publish(channel, data, { id, type }).catch((error) => view.note(`${error.code}: ${error.message}`, 'bad'));
+}
+
 client.connect();
+showOutbox();
 refresh();
 // Not earlier: what is typed before somebody listens would be gone.
 for (const control of document.querySelectorAll(':disabled:not(li button)')) control.disabled = false;

@@ -269,6 +269,7 @@ var TokenSource = class {
 
 // clients/typescript/src/transport/http-link.ts
 var PING_MS = 25e3;
+var ANSWER_MS = 1e4;
 var HttpLink = class {
   constructor(target, events) {
     this.target = target;
@@ -280,6 +281,10 @@ var HttpLink = class {
   /** By channel, where its next message is to be read from. */
   from = /* @__PURE__ */ new Map();
   token;
+  /** Channels that have been live on this link: their next request starts
+   * where the last one ended, which is no news. */
+  live = /* @__PURE__ */ new Set();
+  device = "";
   connectReq = 0;
   opened = false;
   over = false;
@@ -291,6 +296,7 @@ var HttpLink = class {
       this.connect(req, frame.connect);
     } else if (frame.subscribe) {
       this.from.set(frame.subscribe.channel, frame.subscribe.from ?? "tail");
+      this.live.delete(frame.subscribe.channel);
       this.restart();
     } else if (frame.unsubscribe) {
       const { channel } = frame.unsubscribe;
@@ -317,7 +323,10 @@ var HttpLink = class {
       this.events.onFrame(frame.connected ? { ...frame, req } : { req, connected });
       if (frame.connected) return;
     }
-    if (!frame.connected) this.events.onFrame(frame);
+    if (frame.connected || frame.subscribed && this.live.has(frame.subscribed.channel)) return;
+    if (frame.live) this.live.add(frame.live.channel);
+    if (frame.reset) this.live.delete(frame.reset.channel);
+    this.events.onFrame(frame);
   }
   alive() {
     if (!this.over) this.events.onAlive();
@@ -332,6 +341,7 @@ var HttpLink = class {
   connect(req, body) {
     this.connectReq = req;
     this.token = body.token;
+    this.device = body.device ?? "";
     for (const { channel, from } of body.subscriptions ?? []) this.from.set(channel, from ?? "tail");
     this.restart();
   }
@@ -367,7 +377,7 @@ var HttpLink = class {
     const refused = error.channel === void 0 ? channels : [error.channel];
     for (const channel of refused) {
       this.from.delete(channel);
-      this.pass({ error: { ...bodyOf(error), channel } });
+      this.pass({ req: this.connectReq, error: { ...bodyOf(error), channel } });
     }
     this.restart();
   }
@@ -380,14 +390,25 @@ var HttpLink = class {
   /** What is one request and its answer over HTTP too. */
   async ask(req, frame) {
     try {
-      this.pass({ ...await this.answer(frame), req });
+      const answer = await this.answer(frame);
+      if (req) this.pass({ ...answer, req });
     } catch (error) {
-      const it = RejoinError.of(error, "disconnected");
-      if (req) this.pass({ req, error: bodyOf(it) });
+      const body = bodyOf(RejoinError.of(error, "disconnected"));
+      if (body.code === "disconnected") Object.assign(body, { code: "unavailable", retryable: true });
+      this.pass({ req, error: body });
     }
   }
   async answer(frame) {
-    const post = async (path, body) => (await request(this.target, path, this.token, { method: "POST", body })).json();
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), ANSWER_MS);
+    const ask = async (path, options) => {
+      const response = await request(this.target, path, this.token, { ...options, signal: abort.signal });
+      return await response.json() ?? {};
+    };
+    return this.askFor(frame, ask).finally(() => clearTimeout(timer));
+  }
+  async askFor(frame, ask) {
+    const post = (path, body) => ask(path, { method: "POST", body });
     if (frame.publish) {
       const { channel, id, type } = frame.publish;
       return { published: await post(channelPath(channel, "messages", { id, type }), payload(frame.publish)) };
@@ -396,9 +417,12 @@ var HttpLink = class {
       const { channel, type } = frame.signal;
       return { signal: await post(channelPath(channel, "signals", { type }), payload(frame.signal)) };
     }
+    if (frame.ack) {
+      const ack = JSON.stringify({ ...frame.ack, device: this.device });
+      return { receipt: await post(`/v1/users/${subject(this.token)}/acks`, ack) };
+    }
     if (frame.presence) {
-      const path = channelPath(frame.presence.channel, "presence");
-      return { presence: await (await request(this.target, path, this.token)).json() };
+      return { presence: await ask(channelPath(frame.presence.channel, "presence"), {}) };
     }
     throw new RejoinError("unsupported", `not over ${this.transport}`);
   }
@@ -522,7 +546,6 @@ function dial(transport, target, events) {
 
 // clients/typescript/src/connection.ts
 var STABLE_MS = 5e3;
-var UPGRADE_MIN_MS = 3e4;
 var UPGRADE_MAX_MS = 6e5;
 var REFRESH_AHEAD_MS = 6e4;
 var REFRESH_RETRY_MS = 5e3;
@@ -532,6 +555,7 @@ var Connection = class {
     this.hooks = hooks;
     this.backoff = new Backoff(options.retryMinMs, options.retryMaxMs, options.random);
     this.choice = new TransportChoice(options.transports);
+    this.upgradeMs = options.upgradeMs;
   }
   options;
   hooks;
@@ -547,7 +571,7 @@ var Connection = class {
   pulseTimer = new Timer();
   refreshTimer = new Timer();
   upgradeTimer = new Timer();
-  upgradeMs = UPGRADE_MIN_MS;
+  upgradeMs;
   attempts = 0;
   openedAt = 0;
   heardAt = 0;
@@ -661,7 +685,7 @@ var Connection = class {
     this.notBefore = 0;
     this.backoff.limits(connected.retry?.min_ms ?? 0, connected.retry?.max_ms ?? 0);
     this.choice.worked(this.link.transport);
-    if (this.link.transport === this.choice.preferred) this.upgradeMs = UPGRADE_MIN_MS;
+    if (this.link.transport === this.choice.preferred) this.upgradeMs = this.options.upgradeMs;
     else this.upgradeLater();
     this.pulse();
     this.refreshBefore(connected.expires_ms ? connected.expires_ms - now() : 0);
@@ -1496,8 +1520,10 @@ var Subscription = class extends Emitter {
     if (frame.signal) this.emit("signal", toSignal(frame.signal));
     else if (frame.receipt) this.setUnread(frame.receipt.unread ?? 0);
     else if (frame.subscribed) this.onSubscribed(frame.subscribed);
-    else if (frame.error) this.onRefused(RejoinError.from(frame.error));
-    else if (!this.onWire) return;
+    else if (frame.error) {
+      if (frame.req) this.onRefused(RejoinError.from(frame.error));
+      else this.complain(RejoinError.from(frame.error));
+    } else if (!this.onWire) return;
     else if (frame.messages) this.onMessages(frame.messages);
     else if (frame.live) this.onLive(frame.live.cursor);
     else if (frame.ping) this.onPosition(frame.ping.positions?.[this.shard]);
@@ -1505,6 +1531,8 @@ var Subscription = class extends Emitter {
       const { reason = "", head = "", earliest } = frame.reset;
       const reset = { channel: this.channel, reason, head, ...earliest !== void 0 && { earliest } };
       this.received = head;
+      this.wireLive = false;
+      this.setState("catchingUp");
       this.host.reset(reset);
       this.push({ cursor: head, reset });
     } else if (frame.unsubscribed?.code) {
@@ -1534,7 +1562,6 @@ var Subscription = class extends Emitter {
     this.backoff.reset();
     this.setUnread(subscribed.unread ?? 0);
     if (this.received === void 0 && subscribed.cursor) this.onPosition(subscribed.cursor, true);
-    if (this.wireLive && !subscribed.replay) return;
     this.wireLive = false;
     this.setState("catchingUp");
   }
@@ -1572,6 +1599,7 @@ var Subscription = class extends Emitter {
     return again;
   }
   onLive(cursor) {
+    if (this.wireLive) return this.onPosition(cursor);
     this.wireLive = true;
     if (isLater(cursor, this.received)) this.received = cursor;
     this.push({ cursor: this.received ?? cursor, live: true });
@@ -1694,6 +1722,7 @@ var Rejoin = class _Rejoin extends Emitter {
         transports: options.transports ?? TRANSPORTS,
         tokens: this.tokens,
         dialTimeoutMs: options.dialTimeoutMs ?? 8e3,
+        upgradeMs: options.upgradeMs ?? 3e4,
         retryMinMs: options.retryMinMs ?? 1e3,
         retryMaxMs: options.retryMaxMs ?? 3e4,
         random: this.random,
@@ -1890,12 +1919,19 @@ var Rejoin = class _Rejoin extends Emitter {
     this.pendingAcks.clear();
     for (const subscription of this.subscriptions.values()) subscription.ask();
     this.outbox.setConnected(true);
-    const adopt = (prefix) => this.outbox.adopt(prefix);
-    void home?.forOrphans(adopt).then(() => home.remember()).catch((error) => this.storageFailed(error));
+    void home?.remember().catch((error) => this.storageFailed(error));
+    this.adopt();
+  }
+  /** Looks for the outbox of a tab that is gone: on connecting, and now and then. */
+  adopt() {
+    void this.home?.forOrphans((prefix) => this.outbox.adopt(prefix)).catch((error) => this.storageFailed(error));
   }
   onFrame(frame, answered) {
     const { subscribed, unsubscribed, messages, live, reset, error, signal, receipt, ping } = frame;
-    if (ping) for (const subscription of this.subscriptions.values()) subscription.onFrame(frame);
+    if (ping) {
+      for (const subscription of this.subscriptions.values()) subscription.onFrame(frame);
+      this.adopt();
+    }
     const body = subscribed ?? messages ?? live ?? reset ?? signal ?? receipt ?? (answered ? void 0 : unsubscribed ?? error);
     if (receipt) {
       const { channel = "", device = "", unread = 0, ...rest } = receipt;
