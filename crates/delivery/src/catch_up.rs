@@ -2,11 +2,16 @@
 //! watermark, the stream where the archive is behind or down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{Channel, Cursor};
 
 use crate::log::{Log, Page, PageError, PageRequest, Stream};
 use crate::stats::Counters;
+
+/// When to ask again for what follows an epoch that the archiver has not ended
+/// yet. It looks at the stream after a second without a message.
+const EPOCH_ENDS_WITHIN: Duration = Duration::from_millis(250);
 
 /// The logs below the window, asked in order.
 #[derive(Clone)]
@@ -49,6 +54,15 @@ impl CatchUp {
                 Err(PageError::Expired { .. } | PageError::UnknownEpoch),
                 Some(unavailable @ PageError::Unavailable { .. }),
             ) => Err(unavailable),
+            // The stream has begun a new epoch, and the archiver has not heard
+            // of it: until it has ended the old one, nothing is proved.
+            (Err(PageError::UnknownEpoch), None) => {
+                let reason = "the archive has not ended the epoch yet".to_owned();
+                Err(self.unavailable(PageError::Unavailable {
+                    retry_after: EPOCH_ENDS_WITHIN,
+                    reason,
+                }))
+            }
             // The archive moved on and the stream was trimmed between the
             // two questions: what left the stream is archived by now.
             (Err(PageError::Expired { earliest }), _) => {
