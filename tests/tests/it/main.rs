@@ -6,6 +6,7 @@
 //! - [`bad_input`]: what hostile and broken clients get;
 //! - [`faults`]: what happens when a part is away;
 //! - [`rust_client`]: the Rust client comes back by itself;
+//! - [`store`]: with Postgres;
 //! - [`stock_client`]: a client that is not ours.
 //!
 //! Environment: `REJOIN_TEST_REPEATS` (repetitions of the reconnect under load, 50), `REJOIN_TEST_STORM` (connections of
@@ -20,4 +21,5 @@ mod faults;
 mod resume;
 mod rust_client;
 mod stock_client;
+mod store;
 mod storm;

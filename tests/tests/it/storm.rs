@@ -8,7 +8,7 @@ use protocol::{Channel, Cursor, Encoding, From, ServerBody};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{Nats, Stack, TokenSpec, setting, sign, texts, until};
+use crate::harness::{Nats, Stack, StackOptions, TokenSpec, setting, sign, texts, until};
 
 /// Messages that each client misses.
 const MISSED: usize = 20;
@@ -78,10 +78,14 @@ impl Visitor {
     }
 }
 
-async fn all_come(visitors: Vec<Visitor>, url: &str) -> Vec<(Visitor, Vec<String>)> {
+/// Everybody comes, each through the next of the doors.
+async fn all_come<'a>(
+    visitors: Vec<Visitor>,
+    doors: impl Iterator<Item = &'a String>,
+) -> Vec<(Visitor, Vec<String>)> {
     let mut tasks = JoinSet::new();
-    for visitor in visitors {
-        tasks.spawn(visitor.come(url.to_owned()));
+    for (visitor, door) in visitors.into_iter().zip(doors) {
+        tasks.spawn(visitor.come(door.clone()));
     }
     timeout(PATIENCE, tasks.join_all())
         .await
@@ -97,13 +101,27 @@ async fn log_requests(stack: &Stack) -> f64 {
     sum
 }
 
-/// `REJOIN_TEST_STORM=10000` is the figure of the issue; it needs 30,000 file descriptors.
+/// The balancer runs in this process and takes two file descriptors for a
+/// client's one; beyond this many clients, 20,000 are not enough.
+const THROUGH_BALANCER_MAX: usize = 6_000;
+
+/// `REJOIN_TEST_STORM=10000` is the figure of the issue. So many come to the
+/// edges in turn, and come back to the other one than they were on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_comes_back_at_once_and_is_served_from_memory() {
     let visitors = setting("REJOIN_TEST_STORM", 2_000);
-    let stack = Stack::start(1).await;
+    let stack = Stack::start_with(StackOptions {
+        // The clients and the balancer of this test share the machine with the edges.
+        limits: "connect_timeout_ms = 60000".to_owned(),
+        ..StackOptions::default()
+    })
+    .await;
+    let doors: Vec<String> = match visitors <= THROUGH_BALANCER_MAX {
+        true => vec![stack.url()],
+        false => stack.edges.iter().map(|edge| edge.url()).collect(),
+    };
     let crowd = (0..visitors).map(Visitor::new).collect();
-    let crowd = all_come(crowd, &stack.url()).await;
+    let crowd = all_come(crowd, doors.iter().cycle()).await;
     let mut crowd: Vec<Visitor> = crowd.into_iter().map(|(visitor, _)| visitor).collect();
 
     stack.proxy.cut();
@@ -111,7 +129,11 @@ async fn everybody_comes_back_at_once_and_is_served_from_memory() {
         visitor.connection = None;
     }
     until("every connection is cut", async || {
-        stack.proxy.connections() == 0
+        let mut left = 0.0;
+        for edge in &stack.edges {
+            left += edge.http().metrics().await.sum("rejoin_connections");
+        }
+        left == 0.0
     })
     .await;
     let missed = texts("missed", MISSED);
@@ -133,21 +155,28 @@ async fn everybody_comes_back_at_once_and_is_served_from_memory() {
         .await;
     let counted_before = log_requests(&stack).await;
     let begin = Instant::now();
-    let crowd = all_come(crowd, &stack.url()).await;
+    let crowd = all_come(crowd, doors.iter().cycle().skip(1)).await;
     let took = begin.elapsed();
     for (visitor, got) in &crowd {
         assert_eq!(*got, missed, "in {}", visitor.room);
     }
-    let reads_of_the_stream = reads.get();
+    let requests = reads.subjects();
+    // A tail that a busy machine kept silent for too long is replaced, once for its edge and not for anybody's catch-up.
+    let (tails, reads): (Vec<_>, Vec<_>) = requests
+        .iter()
+        .partition(|it| it.contains(".CONSUMER.CREATE."));
     eprintln!(
         "{visitors} clients were cut at once and came back for {MISSED} messages each in {took:?}; \
-         reads of the stream: {reads_of_the_stream}"
+         reads of the stream: {}, tails replaced: {}",
+        reads.len(),
+        tails.len()
     );
-    assert_eq!(reads_of_the_stream, 0, "as the stream sees it");
+    assert!(reads.is_empty(), "as the stream sees it: {reads:?}");
+    assert!(tails.len() < 20, "{tails:?}");
     let counted = log_requests(&stack).await - counted_before;
     assert_eq!(counted, 0.0, "as the edges count it, the archive included");
     for edge in &stack.edges {
-        let given = stack.proxy.given(edge.address());
-        assert!(given > visitors as u64 / 3, "{} had {given}", edge.name);
+        let had = edge.http().metrics().await.sum("rejoin_connects_total");
+        assert!(had > visitors as f64 / 3.0, "{} had {had}", edge.name);
     }
 }

@@ -51,10 +51,6 @@ impl EdgeProcess {
         format!("ws://{}/v1/connect", self.address())
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
     /// Waits until `/readyz` says so.
     pub(crate) async fn ready(&mut self) {
         let end = Instant::now() + Duration::from_secs(60);

@@ -1,10 +1,12 @@
 //! The HTTP API, as a service would use it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::{Channel, Cursor};
 use serde_json::Value;
+
+use super::SOON;
 
 /// The API key that the edges under test know: it may publish and read everywhere.
 pub(crate) const API_KEY: &str = "rj_test_key_of_the_integration_tests";
@@ -76,26 +78,27 @@ impl Http {
         self.post(&path, data.to_owned()).await
     }
 
-    /// Publishes messages to one channel in order, in batches; returns their positions.
+    /// Publishes messages to one channel in order, in batches, until all are acknowledged; returns their positions.
     pub(crate) async fn publish_all(&self, channel: &Channel, texts: &[String]) -> Vec<Cursor> {
+        let end = Instant::now() + SOON;
         let mut cursors = Vec::with_capacity(texts.len());
-        for chunk in texts.chunks(100) {
+        while cursors.len() < texts.len() {
             let item =
                 |text: &String| serde_json::json!({ "channel": channel, "id": text, "data": text });
-            let body: Vec<Value> = chunk.iter().map(item).collect();
+            let body: Vec<Value> = texts[cursors.len()..].iter().take(100).map(item).collect();
             let answer = self
                 .post("/v1/messages", Value::from(body).to_string())
                 .await;
             let results = answer.body["results"].as_array().cloned();
-            for result in results.unwrap_or_else(|| panic!("{answer:?}")) {
+            for body in results.unwrap_or_else(|| panic!("{answer:?}")) {
+                // What is not known to be stored is tried again, and with it all behind it.
+                if body["error"]["retryable"] == true {
+                    assert!(Instant::now() < end, "{body}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    break;
+                }
                 let status = answer.status;
-                cursors.push(
-                    Answer {
-                        status,
-                        body: result,
-                    }
-                    .cursor(),
-                );
+                cursors.push(Answer { status, body }.cursor());
             }
         }
         cursors
@@ -105,6 +108,18 @@ impl Http {
     pub(crate) async fn post(&self, path: &str, body: String) -> Answer {
         let request = self.client.post(format!("{}{path}", self.base));
         answer(request.bearer_auth(API_KEY).body(body)).await
+    }
+
+    /// One try of a PUT without a body, with the API key.
+    pub(crate) async fn put(&self, path: &str) -> Answer {
+        let request = self.client.put(format!("{}{path}", self.base));
+        answer(request.bearer_auth(API_KEY)).await
+    }
+
+    /// One try of a DELETE with the API key.
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        let request = self.client.delete(format!("{}{path}", self.base));
+        answer(request.bearer_auth(API_KEY)).await
     }
 
     /// One try of a GET with the API key.

@@ -1,7 +1,6 @@
 //! The few words of the NATS protocol that tests need: publishing as a foreign service, and counting what passes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use devstack::NatsServer;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -15,15 +14,16 @@ pub(crate) struct Nats {
     writer: OwnedWriteHalf,
 }
 
-/// Counts messages on subjects until it is dropped.
+/// Notes the subjects of messages until it is dropped.
 pub(crate) struct Count {
-    seen: Arc<AtomicU64>,
+    seen: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
 impl Count {
-    pub(crate) fn get(&self) -> u64 {
-        self.seen.load(Ordering::SeqCst)
+    /// The subjects of what passed, with repeats.
+    pub(crate) fn subjects(&self) -> Vec<String> {
+        self.seen.lock().expect("not poisoned").clone()
     }
 }
 
@@ -57,6 +57,26 @@ impl Nats {
         self.pong().await;
     }
 
+    /// Publishes texts as JSON strings, in order; all are stored when this returns.
+    pub(crate) async fn publish_all(&mut self, subject: &str, texts: &[String]) {
+        // The server drops what comes faster than it stores, beyond 10,000 messages. So the last of each piece asks
+        // for its acknowledgement.
+        for piece in texts.chunks(1_000) {
+            let (last, rest) = piece.split_last().expect("chunks are not empty");
+            let mut commands = String::new();
+            for text in rest {
+                let length = text.len() + 2;
+                commands.push_str(&format!("PUB {subject} {length}\r\n\"{text}\"\r\n"));
+            }
+            self.writer
+                .write_all(commands.as_bytes())
+                .await
+                .expect("PUB");
+            let answer = self.ask(subject, &format!("\"{last}\"")).await;
+            assert!(answer["seq"].is_u64(), "{answer}");
+        }
+    }
+
     /// Asks the server's API (`$JS.API…`) and returns the answer's JSON.
     pub(crate) async fn ask(&mut self, subject: &str, payload: &str) -> serde_json::Value {
         let inbox = format!("_INBOX.{:016x}", rand::random::<u64>());
@@ -72,7 +92,7 @@ impl Nats {
         serde_json::from_slice(&body).expect("an API answer is JSON")
     }
 
-    /// Counts what is published to these subjects from now on.
+    /// Notes what is published to these subjects from now on.
     pub(crate) async fn count(mut self, subjects: &[&str]) -> Count {
         for (sid, subject) in subjects.iter().enumerate() {
             let command = format!("SUB {subject} {}\r\n", sid + 1);
@@ -83,12 +103,12 @@ impl Nats {
         }
         self.writer.write_all(b"PING\r\n").await.expect("PING");
         self.pong().await;
-        let seen = Arc::new(AtomicU64::new(0));
+        let seen = Arc::new(Mutex::new(Vec::new()));
         let counter = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             loop {
-                self.message().await;
-                counter.fetch_add(1, Ordering::SeqCst);
+                let (subject, _) = self.message().await;
+                counter.lock().expect("not poisoned").push(subject);
             }
         });
         Count { seen, task }

@@ -7,9 +7,11 @@ use devstack::{NatsOptions, NatsServer, RoundRobinProxy};
 use protocol::frame::Connected;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use super::edge::EdgeProcess;
 use super::http::{API_KEY, Http};
+use super::observe::until;
 use super::token::{SECRET, TokenSpec, sign};
 
 /// What to start.
@@ -21,6 +23,8 @@ pub(crate) struct StackOptions {
     pub(crate) limits: String,
     /// More sections, or lines of `[backplane]`, which comes last.
     pub(crate) config: String,
+    /// Lines of `[store]`: a database's URL. Without it there is no store.
+    pub(crate) store: Option<String>,
     pub(crate) nats: NatsOptions,
     /// Where the edges look for NATS, if that is not the server of the stack.
     pub(crate) nats_url: Option<String>,
@@ -33,6 +37,7 @@ impl Default for StackOptions {
             edges: 2,
             limits: String::new(),
             config: String::new(),
+            store: None,
             nats: NatsOptions::default(),
             nats_url: None,
         }
@@ -45,8 +50,9 @@ pub(crate) struct Stack {
     pub(crate) proxy: RoundRobinProxy,
     pub(crate) edges: Vec<EdgeProcess>,
     pub(crate) nats: NatsServer,
+    pub(crate) shards: u16,
     config: PathBuf,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Stack {
@@ -61,12 +67,21 @@ impl Stack {
 
     /// Starts everything and waits until the edges are ready.
     pub(crate) async fn start_with(options: StackOptions) -> Self {
+        let options_have_store = options.store.is_some();
         let mut nats = options.nats.clone();
         nats.shards = options.shards;
         let nats = NatsServer::start(nats).await.expect("nats-server");
         let mut stack = Self::start_on(nats, options).await;
         for edge in &mut stack.edges {
             edge.ready().await;
+        }
+        if options_have_store {
+            // Edges are ready without it, as most of what they do needs none.
+            let http = stack.http();
+            until("the schema is there", async || {
+                http.get("/v1/users/nobody/rooms").await.status == 200
+            })
+            .await;
         }
         stack
     }
@@ -89,19 +104,23 @@ impl Stack {
             proxy,
             edges,
             nats,
+            shards: options.shards,
             config,
-            folder,
+            _folder: folder,
         }
     }
 
-    /// Starts one more edge and gives it to the balancer.
-    pub(crate) async fn add_edge(&mut self) {
-        let name = format!("edge-{}", self.edges.len() + 1);
-        let mut edge = EdgeProcess::start(self.folder.path(), &self.config, &name);
-        edge.ready().await;
-        self.edges.push(edge);
-        let upstreams = self.edges.iter().map(EdgeProcess::address).collect();
-        self.proxy.set_upstreams(upstreams);
+    /// What `rejoin check --archive` says.
+    pub(crate) async fn check_archive(&self) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_rejoin-under-test"))
+            .args(["check", "--archive", "--config"])
+            .arg(&self.config)
+            .env("REJOIN_EDGE__NAME", "check")
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("the program");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The balancer's WebSocket address.
@@ -157,6 +176,7 @@ fn configuration(options: &StackOptions, nats: &str) -> String {
         config,
         ..
     } = options;
+    let store = options.store.as_deref().unwrap_or_default();
     format!(
         r#"
 [log]
@@ -181,6 +201,9 @@ sha256 = "{api_key}"
 publish = ["*:*"]
 read = ["*:*"]
 admin = true
+
+[store]
+{store}
 
 [backplane]
 urls = ["{nats}"]
