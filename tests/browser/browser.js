@@ -1,8 +1,13 @@
 // Debian's Chromium, with a fresh profile each time.
+import { existsSync } from 'node:fs';
 import { readFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
+
+const CHROMIUM = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => path && existsSync(path));
+/** Why tests are skipped, or false. */
+export const skip = CHROMIUM === undefined && 'there is no Chromium on this machine';
 
 const PAGES = new URL('../../crates/edge/src/dev/', import.meta.url);
 const ARGS = [
@@ -17,7 +22,7 @@ const TYPES = { css: 'text/css', js: 'text/javascript', html: 'text/html' };
 export async function openBrowser(options = {}) {
   const profile = await mkdtemp(join(tmpdir(), 'rejoin-browser-'));
   const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    executablePath: CHROMIUM,
     args: process.env.PAGES_FROM_DISK ? [...ARGS, FROM_NOWHERE] : ARGS,
     viewport: { width: 1440, height: 900 },
     ...options,

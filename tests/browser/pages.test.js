@@ -2,13 +2,15 @@
 // elsewhere. And the inspector.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { openBrowser } from './browser.js';
+import { openBrowser, skip } from './browser.js';
 import { Clinic } from './clinic.js';
 import { weakTexts } from './contrast.js';
 import { startStack } from './stack.js';
 
 let stack;
-before(async () => (stack = await startStack()));
+before(async () => {
+  if (!skip) stack = await startStack();
+});
 after(() => stack?.stop());
 
 /** Runs with a browser of its own, which must end without an error on its console. */
@@ -27,7 +29,7 @@ const DESKTOP = { width: 1280, height: 800 };
 
 for (const colorScheme of ['light', 'dark']) {
   for (const [name, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP })) {
-    test(`readable and within the screen: ${name}, ${colorScheme}`, () =>
+    test(`readable and within the screen: ${name}, ${colorScheme}`, { skip }, () =>
       within({ viewport, colorScheme }, async (context) => {
         const clinic = await Clinic.open(context, stack.url);
         await clinic.page.locator('#burst').click();
@@ -50,7 +52,7 @@ for (const colorScheme of ['light', 'dark']) {
   }
 }
 
-test('everything can be done with the keyboard', () =>
+test('everything can be done with the keyboard', { skip }, () =>
   within({ viewport: PHONE }, async (context) => {
     const clinic = await Clinic.open(context, stack.url);
     const { page } = clinic;
@@ -79,7 +81,7 @@ test('everything can be done with the keyboard', () =>
     assert.equal((await clinic.received('patient'))[0].data.text, 'typed blindly');
   }));
 
-test('pages load nothing from elsewhere', () =>
+test('pages load nothing from elsewhere', { skip }, () =>
   within({}, async (context) => {
     const strange = [];
     context.on('request', (request) => {
@@ -90,7 +92,7 @@ test('pages load nothing from elsewhere', () =>
     assert.deepEqual(strange, []);
   }));
 
-test('the inspector subscribes, publishes, shows frames and replays from any point', () =>
+test('the inspector subscribes, publishes, shows frames and replays from any point', { skip }, () =>
   within({}, async (context) => {
     const page = context.pages()[0];
     await page.goto(`${stack.url}/inspector`);

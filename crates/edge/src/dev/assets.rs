@@ -81,3 +81,36 @@ fn file(kind: &'static str, content: &'static str) -> Response {
     ];
     (headers, content).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FILES;
+
+    const PAGES: [&str; 3] = [
+        include_str!("clinic.html"),
+        include_str!("pane.html"),
+        include_str!("inspector.html"),
+    ];
+
+    /// What stands between `begin` and the next `"` or `'`, wherever `begin`
+    /// occurs.
+    fn after<'a>(text: &'a str, begin: &'a str) -> impl Iterator<Item = &'a str> {
+        let rest = text.split(begin).skip(1);
+        rest.filter_map(|rest| rest.split(['"', '\'']).next())
+    }
+
+    #[test]
+    fn everything_that_a_page_or_script_loads_is_served() {
+        let from_pages = PAGES.iter().flat_map(|page| after(page, "/dev/assets/"));
+        let from_scripts = FILES
+            .iter()
+            .flat_map(|(_, _, content)| after(content, "from './"));
+        let mut loaded: Vec<&str> = from_pages.chain(from_scripts).collect();
+        loaded.sort_unstable();
+        loaded.dedup();
+        let mut served: Vec<&str> = FILES.iter().map(|(name, ..)| *name).collect();
+        served.sort_unstable();
+        // Also the other way round: nothing is carried along for nobody.
+        assert_eq!(loaded, served);
+    }
+}

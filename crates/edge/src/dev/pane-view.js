@@ -104,16 +104,7 @@ export class PaneView {
   append(line, epoch = '') {
     const { list } = this;
     line.dataset.epoch = epoch;
-    // Read once for many lines: laying out for each would make a burst slow.
-    if (!this.scrolling) {
-      const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-      this.scrolling = true;
-      setTimeout(() => {
-        this.scrolling = false;
-        while (list.children.length > LINES_MAX) list.firstElementChild.remove();
-        if (atEnd) list.scrollTop = list.scrollHeight;
-      }, 16);
-    }
+    this.stayAtEnd();
     let before = null;
     for (let at = list.lastElementChild; at && epoch; at = at.previousElementSibling) {
       if (at.dataset.epoch !== epoch || Number(at.dataset.seq) < Number(line.dataset.seq)) break;
@@ -122,10 +113,25 @@ export class PaneView {
     list.insertBefore(line, before);
   }
 
+  /** Whoever looks at the newest line goes on seeing it. Read once for many changes: laying out for each would make a
+   * burst slow. */
+  stayAtEnd() {
+    const { list } = this;
+    if (this.scrolling) return;
+    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
+    this.scrolling = true;
+    setTimeout(() => {
+      this.scrolling = false;
+      while (list.children.length > LINES_MAX) list.firstElementChild.remove();
+      if (atEnd) list.scrollTop = list.scrollHeight;
+    }, 16);
+  }
+
   /** What is not acknowledged yet: the newest of it, and how much more there is. */
   showOutbox(entries) {
     const shown = entries.slice(-2).map(({ text }) => element('li', '', `◷ ${text}`));
     if (entries.length > 2) shown.unshift(element('li', '', `◷ ${entries.length - 2} more wait to be sent`));
+    this.stayAtEnd();
     this.outbox.replaceChildren(...shown);
   }
 }
