@@ -7,13 +7,24 @@ import { after, before, describe, test } from 'node:test';
 import { Chromium, chromium, serveClient, type Page } from './chromium.js';
 import { Fleet, room, user } from './fleet.js';
 
+/** A service worker that listens, and tells its page what it was given. */
+const WORKER = `
+import { Rejoin } from '/index.js';
+const { url, token, channel } = Object.fromEntries(new URL(location).searchParams);
+const got = [];
+const rejoin = new Rejoin({ url, token });
+rejoin.subscribe(channel, { onMessage: ({ data }) => { got.push(data); } });
+rejoin.connect();
+addEventListener('message', ({ ports }) => ports[0].postMessage({ state: rejoin.state, got }));
+`;
+
 describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }, () => {
   let fleet: Fleet;
   let browser: Chromium;
   let server: Server;
   let origin: string;
   before(async () => {
-    ({ server, origin } = await serveClient());
+    ({ server, origin } = await serveClient({ '/worker.js': WORKER }));
     [fleet, browser] = await Promise.all([Fleet.start(), Chromium.start()]);
   }, { timeout: 600_000 });
   after(async () => {
@@ -144,5 +155,46 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     const only = await pages[1]!.run('while (only.length < 1) await new Promise((resolve) => setTimeout(resolve, 10)); return only;');
     assert.deepEqual(only, [2]);
     await Promise.all(pages.map((page) => page.close()));
+  });
+
+  for (const [transport, block] of [
+    ['sse', ''],
+    ['poll', `const real = fetch; globalThis.fetch = (url, init) => String(url).includes('/v1/events') ? Promise.reject(new TypeError('blocked')) : real(url, init);`],
+  ] as const) {
+    test(`WebSocket is blocked: over ${transport}, and after a reload too`, async () => {
+      const [name, channel] = [user(), room()];
+      const page = await browser.open(origin);
+      for (const round of [1, 2]) {
+        await page.run(`globalThis.WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006, reason: '' })); } close() {} }; ${block}`);
+        await start(page, name, channel);
+        await page.run('await live();');
+        assert.equal(await page.run('return rejoin.transport;'), transport);
+        await page.run(`await rejoin.publish('${channel}', 'mine ${round}');`);
+        await fleet.publish(channel, `theirs ${round}`);
+        assert.deepEqual(await got(page, 2), [`mine ${round}`, `theirs ${round}`]);
+        await page.run('await rejoin.close();');
+        await page.reload();
+      }
+      await page.close();
+    });
+  }
+
+  test('in a service worker, beside its page', async () => {
+    const [name, channel] = [user(), room()];
+    const page = await open(name, channel);
+    const query = new URLSearchParams({ url: fleet.url, token: await fleet.token(name), channel });
+    await page.run(`
+      const registration = await navigator.serviceWorker.register('/worker.js?${query}', { type: 'module' });
+      await navigator.serviceWorker.ready;
+      globalThis.ask = () => new Promise((resolve) => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = ({ data }) => resolve(data);
+        registration.active.postMessage('', [port2]);
+      });
+      while ((await ask()).state !== 'live') await new Promise((resolve) => setTimeout(resolve, 10));`);
+    await fleet.publish(channel, 1);
+    assert.deepEqual(await got(page, 1), [1]);
+    assert.deepEqual(await page.run('for (;;) { const { got } = await ask(); if (got.length) return got; }'), [1]);
+    await page.close();
   });
 });

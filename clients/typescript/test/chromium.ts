@@ -16,15 +16,16 @@ const dist = fileURLToPath(new URL('../../dist', import.meta.url));
 /** CHROMIUM, or where distributions put it; undefined: there is none. */
 export const chromium = process.env['CHROMIUM'] ?? PLACES.find((path) => existsSync(path));
 
-/** Serves the built client and an empty page, from an origin of its own. */
-export async function serveClient(): Promise<{ server: Server; origin: string }> {
+/** Serves the built client, `scripts` and an empty page, from an origin of its own. */
+export async function serveClient(scripts: Record<string, string> = {}): Promise<{ server: Server; origin: string }> {
   const server = createServer((request, response) => {
     const path = request.url!.split('?')[0]!;
     if (!path.endsWith('.js')) {
       response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>page</title>');
       return;
     }
-    readFile(join(dist, path)).then(
+    const script = scripts[path];
+    (script === undefined ? readFile(join(dist, path)) : Promise.resolve(script)).then(
       (body) => response.writeHead(200, { 'content-type': 'text/javascript' }).end(body),
       () => response.writeHead(404).end(),
     );
