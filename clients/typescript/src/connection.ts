@@ -23,8 +23,10 @@ const REFRESH_RETRY_MS = 5_000;
 export type ConnectionState = 'closed' | 'connecting' | 'open' | 'offline';
 
 export interface ConnectionHooks {
-  /** What to say first. */
-  hello(token: string | undefined): Promise<Connect>;
+  /** Resolves when there is something to say. */
+  prepare(): Promise<void>;
+  /** What to say first; it is said at once. */
+  hello(token: string | undefined): Connect;
   opened(connected: Connected): void;
   /** `answered`: it was the answer to a request. */
   frame(frame: ServerFrame, answered: boolean): void;
@@ -150,16 +152,18 @@ export class Connection {
 
   private async greet(link: Link, token: string | undefined): Promise<void> {
     this.expectAnswer();
-    const connect = await this.hooks.hello(token).catch((error: unknown) => {
+    try {
+      await this.hooks.prepare();
+    } catch (error) {
       if (link === this.link) this.giveUp(error);
-    });
-    if (!connect || link !== this.link) return;
+    }
+    if (link !== this.link) return;
     const req = this.requests.add((frame, error) => {
       if (frame?.connected) this.welcome(frame.connected);
       // After `unauthorized` the edge closes, and the code decides.
       else if (error && !error.retryable && error.code !== 'unauthorized') this.close(error);
     });
-    link.send({ req, connect });
+    link.send({ req, connect: this.hooks.hello(token) });
   }
 
   private expectAnswer(): void {

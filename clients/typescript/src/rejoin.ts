@@ -65,6 +65,7 @@ export class Rejoin extends Emitter<RejoinEvents> {
         now: this.now,
       },
       {
+        prepare: () => this.prepare(),
         hello: (token) => this.hello(token),
         opened: () => this.opened(),
         frame: (frame, answered) => this.onFrame(frame, answered),
@@ -227,15 +228,18 @@ export class Rejoin extends Emitter<RejoinEvents> {
     return this.finding;
   }
 
-  private async hello(token: string | undefined): Promise<Connect> {
-    const { device } = await this.findHome();
+  private async prepare(): Promise<void> {
+    await this.findHome();
+    await Promise.all([...this.subscriptions.values()].map((subscription) => subscription.soon));
+  }
+
+  private hello(token: string | undefined): Connect {
     // The edge takes so many; it refuses the others one by one, not all.
     const most = this.connection.connected.limits?.subscriptions ?? SUBSCRIPTIONS_DEFAULT;
     const subscriptions = [...this.subscriptions.values()].slice(0, most);
-    await Promise.all(subscriptions.map((subscription) => subscription.soon));
     return {
       ...(token !== undefined && { token }),
-      device,
+      device: this.home!.device,
       subscriptions: subscriptions.map((subscription) => subscription.wire()).filter((it): it is Subscribe => it !== undefined),
     };
   }

@@ -7,6 +7,9 @@ import { after, before, describe, test } from 'node:test';
 import { Chromium, chromium, serveClient, type Page } from './chromium.js';
 import { Fleet, room, user } from './fleet.js';
 
+/** So that one that hangs is named. */
+const LIMIT = { timeout: 60_000 };
+
 /** A service worker that listens, and tells its page what it was given. */
 const WORKER = `
 import { Rejoin } from '/index.js';
@@ -56,7 +59,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
   const got = (page: Page, count: number) =>
     page.run<unknown[]>(`while (got.length < ${count}) await new Promise((resolve) => setTimeout(resolve, 10)); return got;`);
 
-  test('a reload rejoins from IndexedDB: what was missed, once', async () => {
+  test('a reload rejoins from IndexedDB: what was missed, once', LIMIT, async () => {
     const [name, channel] = [user(), room()];
     const page = await open(name, channel);
     await fleet.publish(channel, 1);
@@ -72,7 +75,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     await page.close();
   });
 
-  test('airplane mode: published meanwhile, sent on return, also after a reload', async () => {
+  test('airplane mode: published meanwhile, sent on return, also after a reload', LIMIT, async () => {
     const [name, channel] = [user(), room()];
     const page = await open(name, channel);
     const other = await open(user(), channel);
@@ -95,7 +98,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     await Promise.all([page.close(), other.close()]);
   });
 
-  test('back from airplane mode it retries at once', async () => {
+  test('back from airplane mode it retries at once', LIMIT, async () => {
     const [name, channel] = [user(), room()];
     const page = await open(name, channel, { retryMinMs: 60_000, retryMaxMs: 60_000 });
     await page.network(false);
@@ -106,7 +109,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     await page.close();
   });
 
-  test('two tabs: each shows each message once; one that is closed leaves its outbox to the other', async () => {
+  test('two tabs: each shows each message once; one that is closed leaves its outbox to the other', LIMIT, async () => {
     const [name, channel] = [user(), room()];
     const [one, two] = [await open(name, channel), await open(name, channel)];
     for (const i of [1, 2, 3]) await fleet.publish(channel, i);
@@ -137,7 +140,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     await two.close();
   });
 
-  test('a page that Web Locks keep apart from the others handles a channel alone', async () => {
+  test('a page that Web Locks keep apart from the others handles a channel alone', LIMIT, async () => {
     const [name, channel] = [user(), room()];
     const pages = [await open(name, room()), await open(name, room())];
     for (const page of pages) {
@@ -161,7 +164,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     ['sse', ''],
     ['poll', `const real = fetch; globalThis.fetch = (url, init) => String(url).includes('/v1/events') ? Promise.reject(new TypeError('blocked')) : real(url, init);`],
   ] as const) {
-    test(`WebSocket is blocked: over ${transport}, and after a reload too`, async () => {
+    test(`WebSocket is blocked: over ${transport}, and after a reload too`, LIMIT, async () => {
       const [name, channel] = [user(), room()];
       const page = await browser.open(origin);
       for (const round of [1, 2]) {
@@ -179,7 +182,7 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     });
   }
 
-  test('in a service worker, beside its page', async () => {
+  test('in a service worker, beside its page', LIMIT, async () => {
     const [name, channel] = [user(), room()];
     const page = await open(name, channel);
     const query = new URLSearchParams({ url: fleet.url, token: await fleet.token(name), channel });

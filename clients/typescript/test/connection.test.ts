@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import type { AddressInfo } from 'node:net';
 import { MemoryStorage, RejoinError, type Rejoin, type StateEvent } from '../src/node.js';
-import { Collector, client, reaches, unsigned } from './helpers.js';
+import { Collector, client, deferred, reaches, unsigned } from './helpers.js';
 import { Peer } from './peer.js';
 
 let peer: Peer;
@@ -180,6 +180,25 @@ describe('coming back', () => {
     peer.cut();
     const { retryInMs } = await rejoin.once('offline');
     assert.ok(retryInMs! <= 5, `${retryInMs}`);
+  });
+
+  test('a connection that dies before its first frame: the next one asks for everything', async () => {
+    // The storage answers only after the connection is gone.
+    const storage = new MemoryStorage();
+    const gate = deferred();
+    const get = storage.get.bind(storage);
+    storage.get = async (key) => {
+      if (key.includes('/cursor/')) await gate.promise;
+      return get(key);
+    };
+    rejoin = client({ url: peer.url, storage });
+    rejoin.subscribe('room:1', { onMessage: () => {} });
+    rejoin.connect();
+    await peer.until(() => peer.connections === 1);
+    peer.cut();
+    await reaches(rejoin, 'offline');
+    gate.resolve();
+    await reaches(rejoin, 'live');
   });
 
   test('wake: at once, instead of after the delay', async () => {

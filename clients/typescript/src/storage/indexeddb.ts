@@ -2,9 +2,18 @@ import type { Storage } from './storage.js';
 
 const STORE = 'kv';
 
+interface Operation {
+  mode: IDBTransactionMode;
+  operation: (store: IDBObjectStore) => IDBRequest;
+  resolve: (result: unknown) => void;
+  reject: (error: unknown) => void;
+}
+
 /** Keeps things in IndexedDB: in pages, workers and service workers. */
 export class IndexedDbStorage implements Storage {
   private opened: Promise<IDBDatabase> | undefined;
+  private readonly waiting: Operation[] = [];
+  private busy = false;
 
   constructor(private readonly name = 'rejoin') {}
 
@@ -25,14 +34,41 @@ export class IndexedDbStorage implements Storage {
     return (await this.run('readonly', (store) => store.getAllKeys(range))) as string[];
   }
 
-  /** One operation in one transaction; resolves once it is committed. */
-  private async run<T>(mode: IDBTransactionMode, operation: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  /** What comes while a transaction is under way shares the next one, in order: a transaction each would let a burst
+   * queue up for seconds on a busy machine, and what is still queued is gone when the page is reloaded. Resolves once it
+   * is committed. */
+  private run<T>(mode: IDBTransactionMode, operation: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      this.waiting.push({ mode, operation, resolve: resolve as (result: unknown) => void, reject });
+      void this.flush();
+    });
+  }
+
+  private async flush(): Promise<void> {
+    if (this.busy) return;
+    this.busy = true;
+    while (this.waiting.length > 0) {
+      const batch = this.waiting.splice(0);
+      const failed = await this.commit(batch).catch((error: unknown) => ({ error }));
+      if (!failed) continue;
+      // Which of them it was is not known: each on its own.
+      if (batch.length === 1) batch[0]!.reject(failed.error);
+      else for (const one of batch) await this.commit([one]).catch(one.reject);
+    }
+    this.busy = false;
+  }
+
+  private async commit(batch: Operation[]): Promise<void> {
     const db = await this.open();
+    const mode = batch.some((one) => one.mode === 'readwrite') ? 'readwrite' : 'readonly';
     return new Promise((resolve, reject) => {
       const transaction = db.transaction(STORE, mode);
-      const request = operation(transaction.objectStore(STORE));
-      transaction.oncomplete = () => resolve(request.result);
-      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
+      const requests = batch.map(({ operation }) => operation(transaction.objectStore(STORE)));
+      transaction.oncomplete = () => {
+        batch.forEach((one, i) => one.resolve(requests[i]!.result));
+        resolve();
+      };
+      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? requests.find(({ error }) => error)?.error);
     });
   }
 
