@@ -6,6 +6,8 @@ import { build } from 'esbuild';
 const TARGET = new URL('../../../crates/edge/src/dev/rejoin.js', import.meta.url);
 
 const { outputFiles } = await build({
+  // Its comments name files, from here: the same wherever this is called from.
+  absWorkingDir: new URL('..', import.meta.url).pathname,
   entryPoints: [new URL('../src/index.ts', import.meta.url).pathname],
   bundle: true,
   format: 'esm',
