@@ -9,8 +9,11 @@
 //! - [`store`]: with Postgres;
 //! - [`stock_client`]: a client that is not ours.
 //!
-//! Environment: `REJOIN_TEST_REPEATS` (repetitions of the reconnect under load, 50), `REJOIN_TEST_STORM` (connections of
-//! the storm, 2000), `REJOIN_TEST_LOGS=1` (shows the edges' logs of a failed test).
+//! Environment, each with what a plain run takes: `REJOIN_TEST_REPEATS` (reconnects while messages are published, 50),
+//! `REJOIN_TEST_STORM` (clients of the storm, 2000), `REJOIN_TEST_AWAY` (messages missed by who was away for weeks, 20000),
+//! `REJOIN_TEST_KILLS` (of archivers, 8), `REJOIN_TEST_OUTAGE_S` (seconds without Postgres, 4), `REJOIN_TEST_RETRIES`
+//! (messages published again and again, 400), `REJOIN_TEST_LOGS=1` (shows the edges' logs of a failed test). With
+//! `--nocapture` the tests print what they counted.
 
 mod harness;
 

@@ -49,7 +49,8 @@ pub enum Event {
     },
     /// A signal of somebody else.
     Signal(Signal),
-    /// Another device of this user acknowledged something.
+    /// Another device of this user acknowledged something; or, named as this device's own after it has subscribed, how
+    /// much of the channel the user has not read.
     Receipt(Receipt),
     /// The edge left out a message. It is a defect of the edge; the client has connected again from `position`, so
     /// nothing is lost.
