@@ -6,11 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, OptionFuture};
+use protocol::frame;
 use protocol::frame::{
     Ack, Connected, ErrorBody, Publish, Published, SendSignal, Subscribe, UnsubscribeReason,
 };
 use protocol::{Channel, ClientBody, ClientFrame, CloseCode, Cursor, MessageId};
-use protocol::frame;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
