@@ -183,7 +183,7 @@ impl Session {
             .feed
             .subscribe(channel.clone(), start, max_catchup, req)
         {
-            Ok(()) => return self.ask_unread(channel),
+            Ok(()) => return,
             Err(problem @ SubscribeError::TooMany { .. }) => {
                 (ErrorCode::TooManySubscriptions, problem.to_string())
             }
@@ -433,6 +433,13 @@ impl Session {
         if !produce {
             return Poll::Pending;
         }
-        self.feed.poll_next(cx).map(Work::Output)
+        let Poll::Ready(output) = self.feed.poll_next(cx) else {
+            return Poll::Pending;
+        };
+        if let Output::Subscribed { channel, .. } = &output {
+            // Not before: its answer must not overtake `subscribed`.
+            self.ask_unread(channel.clone());
+        }
+        Poll::Ready(Work::Output(output))
     }
 }
