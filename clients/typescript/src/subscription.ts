@@ -10,7 +10,7 @@ import { isLater, parseCursor } from './cursor.js';
 import { RejoinError } from './errors.js';
 import { Emitter } from './events.js';
 import { toMessage, toSignal, type Message } from './message.js';
-import type { Messages, ServerFrame, Subscribe, Subscribed } from './protocol.js';
+import type { Messages, Receipt, ServerFrame, Subscribe, Subscribed } from './protocol.js';
 import type { Reset, SubscribeOptions, SubscriptionEvents, SubscriptionState } from './subscription-options.js';
 import { Timer } from './timer.js';
 
@@ -63,6 +63,7 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
   private onWire = false;
   private wireLive = false;
   private shard = 0;
+  private readAt: string | undefined;
   private failure: RejoinError | undefined;
   private gapAt: string | undefined;
   private readonly backoff: Backoff;
@@ -101,6 +102,7 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
   ack(ack: { delivered?: string; read?: string } = {}): void {
     const { handled } = this;
     const read = ack.read ?? (ack.delivered === undefined ? handled : undefined);
+    if (read !== undefined) this.readAt = read;
     if (read !== undefined && !isLater(this.received ?? read, read)) this.setUnread(0);
     this.host.ack({ ...ack, ...(read !== undefined && { read }) });
   }
@@ -145,7 +147,7 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
   onFrame(frame: ServerFrame): void {
     if (this.over) return;
     if (frame.signal) this.emit('signal', toSignal(frame.signal));
-    else if (frame.receipt) this.setUnread(frame.receipt.unread ?? 0);
+    else if (frame.receipt) this.onReceipt(frame.receipt);
     else if (frame.subscribed) this.onSubscribed(frame.subscribed);
     else if (frame.error) {
       // Only the answer to `connect` or `subscribe` has a number here.
@@ -337,6 +339,14 @@ export class Subscription<T = unknown> extends Emitter<SubscriptionEvents> {
   private complain(error: RejoinError): void {
     this.emit('error', error);
     this.host.report(error);
+  }
+
+  /** A count from before a read position that is known already is old. */
+  private onReceipt({ read, unread = 0 }: Receipt): void {
+    const [now, then] = [parseCursor(read), parseCursor(this.readAt)];
+    if (then && (!now || (now.epoch === then.epoch && now.seq < then.seq))) return;
+    if (read !== undefined) this.readAt = read;
+    this.setUnread(unread);
   }
 
   private setUnread(unread: number): void {
