@@ -1494,6 +1494,7 @@ var Subscription = class extends Emitter {
   onWire = false;
   wireLive = false;
   shard = 0;
+  readAt;
   failure;
   gapAt;
   backoff;
@@ -1507,6 +1508,7 @@ var Subscription = class extends Emitter {
   ack(ack = {}) {
     const { handled } = this;
     const read = ack.read ?? (ack.delivered === void 0 ? handled : void 0);
+    if (read !== void 0) this.readAt = read;
     if (read !== void 0 && !isLater(this.received ?? read, read)) this.setUnread(0);
     this.host.ack({ ...ack, ...read !== void 0 && { read } });
   }
@@ -1546,7 +1548,7 @@ var Subscription = class extends Emitter {
   onFrame(frame) {
     if (this.over) return;
     if (frame.signal) this.emit("signal", toSignal(frame.signal));
-    else if (frame.receipt) this.setUnread(frame.receipt.unread ?? 0);
+    else if (frame.receipt) this.onReceipt(frame.receipt);
     else if (frame.subscribed) this.onSubscribed(frame.subscribed);
     else if (frame.error) {
       if (frame.req) this.onRefused(RejoinError.from(frame.error));
@@ -1717,6 +1719,13 @@ var Subscription = class extends Emitter {
   complain(error) {
     this.emit("error", error);
     this.host.report(error);
+  }
+  /** A count from before a read position that is known already is old. */
+  onReceipt({ read, unread = 0 }) {
+    const [now, then] = [parseCursor(read), parseCursor(this.readAt)];
+    if (then && (!now || now.epoch === then.epoch && now.seq < then.seq)) return;
+    if (read !== void 0) this.readAt = read;
+    this.setUnread(unread);
   }
   setUnread(unread) {
     if (unread === this.unread) return;
