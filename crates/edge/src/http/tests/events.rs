@@ -1,4 +1,5 @@
 use super::harness::*;
+use super::sse::*;
 use super::*;
 
 use delivery::members::Members;
