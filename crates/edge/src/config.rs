@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::AdmissionConfig;
 use crate::auth::{AuthConfig, AuthConfigError, Secret};
 use crate::limits::{Limits, within};
 use crate::origin::OriginConfig;
@@ -31,6 +32,8 @@ pub struct EdgeConfig {
     pub origins: OriginConfig,
     /// Who is let in.
     pub auth: AuthConfig,
+    /// How fast clients are let in.
+    pub admission: AdmissionConfig,
     /// What one connection, request or window may take.
     pub limits: Limits,
     /// How it leaves.
@@ -199,6 +202,7 @@ impl EdgeConfig {
         within("drain.spread_ms", self.drain.spread_ms, 0..=600_000)?;
         within("drain.deadline_ms", self.drain.deadline_ms, 0..=600_000)?;
         self.origins.check()?;
+        self.admission.check()?;
         self.limits.check()
     }
 }
@@ -215,7 +219,7 @@ mod tests {
     #[test]
     fn every_bound_names_its_field() {
         type Break = fn(&mut EdgeConfig);
-        let cases: [(&str, Break); 13] = [
+        let cases: [(&str, Break); 15] = [
             ("dev", |c| {
                 c.dev = true;
                 c.listen.address = SocketAddr::from(([0, 0, 0, 0], 8080));
@@ -230,6 +234,10 @@ mod tests {
             ("origins.allowed[0]", |c| {
                 c.origins.allowed = vec!["*".to_owned()];
             }),
+            ("admission.connects_burst", |c| {
+                c.admission.connects_burst = 0;
+            }),
+            ("limits.lifetime_ms", |c| c.limits.lifetime_ms = 1),
             ("limits.message_bytes", |c| c.limits.message_bytes = 0),
             ("limits.message_bytes", |c| {
                 c.limits.message_bytes = 524_289;

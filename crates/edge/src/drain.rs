@@ -1,5 +1,6 @@
 //! Leaving without a storm: not ready, then send connections away one by
-//! one, then cut what is left.
+//! one, then cut what is left. An operator may send connections away without
+//! the edge going down, and take that back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub struct Drain {
 #[derive(Debug)]
 struct Shared {
     phase: watch::Sender<Phase>,
+    /// Over which time an operator sends connections away; `None` while
+    /// nobody does. Apart from the phase, because it may be taken back.
+    rest: watch::Sender<Option<Duration>>,
     spread: Duration,
     connections: TaskTracker,
 }
@@ -41,6 +45,7 @@ impl Drain {
         Self {
             shared: Arc::new(Shared {
                 phase: watch::Sender::new(Phase::Serving),
+                rest: watch::Sender::new(None),
                 spread,
                 connections: TaskTracker::new(),
             }),
@@ -66,14 +71,61 @@ impl Drain {
         let _ = phases.wait_for(|now| *now >= phase).await;
     }
 
-    /// Resolves when it is this connection's turn to be sent away: at a
-    /// random moment of the spread after [`Phase::Leaving`] was reached.
-    pub async fn turn(&self) {
-        self.reached(Phase::Leaving).await;
-        let delay = self.shared.spread.mul_f64(rand::random::<f64>());
+    /// Sends connections away over `spread` (the configured time if `None`)
+    /// and takes no new ones, until [`Self::resume`]. Requests go on.
+    pub fn rest(&self, spread: Option<Duration>) {
+        let spread = spread.unwrap_or(self.shared.spread);
+        self.shared.rest.send_replace(Some(spread));
+    }
+
+    /// Takes connections again, unless the process is going down. Those that
+    /// were not sent away yet stay.
+    pub fn resume(&self) {
+        self.shared.rest.send_replace(None);
+    }
+
+    /// Whether an operator has connections sent away.
+    pub fn is_resting(&self) -> bool {
+        self.shared.rest.borrow().is_some()
+    }
+
+    /// Whether new connections are taken.
+    pub fn takes_connections(&self) -> bool {
+        self.phase() < Phase::Leaving && !self.is_resting()
+    }
+
+    /// Resolves when connections are sent away, for whichever reason; tells
+    /// over which time.
+    pub async fn leaving(&self) -> Duration {
+        let mut rest = self.shared.rest.subscribe();
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.reached(Phase::Stopped) => {}
+            () = self.reached(Phase::Leaving) => self.shared.spread,
+            // The sender lives in self, so waiting cannot fail.
+            rest = rest.wait_for(Option::is_some) => {
+                rest.ok().and_then(|rest| *rest).unwrap_or(self.shared.spread)
+            }
+        }
+    }
+
+    /// Resolves when it is this connection's turn to be sent away: at a
+    /// random moment of the spread after connections begin to leave.
+    pub async fn turn(&self) {
+        loop {
+            let delay = self.leaving().await.mul_f64(rand::random::<f64>());
+            tokio::select! {
+                () = tokio::time::sleep(delay) => return,
+                () = self.reached(Phase::Stopped) => return,
+                () = self.taken_back() => {}
+            }
+        }
+    }
+
+    /// Resolves when connections are no longer sent away.
+    async fn taken_back(&self) {
+        let mut rest = self.shared.rest.subscribe();
+        let _ = rest.wait_for(Option::is_none).await;
+        if self.phase() >= Phase::Leaving {
+            std::future::pending().await
         }
     }
 
@@ -137,6 +189,42 @@ mod tests {
                 .count();
             assert!((50..=150).contains(&count), "{count} left in tenth {tenth}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_operator_began_can_be_taken_back() {
+        let drain = Drain::new(Duration::from_secs(10));
+        drain.rest(Some(Duration::from_secs(100)));
+        assert!(!drain.takes_connections());
+        assert_eq!(drain.phase(), Phase::Serving, "the process stays");
+        let turns: Vec<_> = (0..100)
+            .map(|_| {
+                let drain = drain.clone();
+                tokio::spawn(async move { drain.turn().await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        drain.resume();
+        assert!(drain.takes_connections());
+        tokio::time::sleep(Duration::from_secs(1_000)).await;
+        let gone = turns.iter().filter(|turn| turn.is_finished()).count();
+        // Half of a hundred; five standard deviations are 25.
+        assert!((25..=75).contains(&gone), "{gone} were sent away");
+        drain.advance(Phase::Leaving);
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert!(turns.iter().all(tokio::task::JoinHandle::is_finished));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_goes_down_takes_nothing_back() {
+        let drain = Drain::new(Duration::from_secs(10));
+        drain.rest(None);
+        drain.advance(Phase::Leaving);
+        drain.resume();
+        assert!(!drain.takes_connections());
+        tokio::time::timeout(Duration::from_secs(11), drain.turn())
+            .await
+            .unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! What every request and connection of an edge shares.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use delivery::Hub;
@@ -9,6 +10,7 @@ use delivery::publish::Publish;
 use delivery::receipts::Receipts;
 use delivery::signal::{Controls, Signals};
 
+use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::EdgeConfig;
 use crate::drain::Drain;
@@ -48,6 +50,7 @@ pub struct Edge {
 struct Shared {
     parts: EdgeParts,
     origins: OriginPolicy,
+    admission: Admission,
     drain: Drain,
     readiness: Readiness,
     registry: Registry,
@@ -59,7 +62,9 @@ impl Edge {
     /// An edge that serves until its [`Drain`] says otherwise.
     pub fn new(parts: EdgeParts) -> Self {
         let config = &parts.config;
+        let longest_wait = Duration::from_millis(config.limits.retry_max_ms.into());
         let shared = Shared {
+            admission: Admission::new(&config.admission, longest_wait),
             origins: OriginPolicy::new(&config.origins, config.dev),
             drain: Drain::new(config.drain.spread()),
             readiness: Readiness::new(),
@@ -116,6 +121,11 @@ impl Edge {
     /// What connections have done so far.
     pub fn counters(&self) -> &WsCounters {
         &self.shared.counters
+    }
+
+    /// Who is let in now.
+    pub fn admission(&self) -> &Admission {
+        &self.shared.admission
     }
 
     /// Serving, leaving or stopped, and the connections that are open.

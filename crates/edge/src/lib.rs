@@ -2,6 +2,7 @@
 //! what.
 //!
 //! - [`Edge`]: what every request and connection shares ([`edge`]);
+//! - [`admission`]: how fast clients are let in;
 //! - [`auth`]: tokens, API keys and what they grant;
 //! - `rights`: which channels a caller reaches, memberships included;
 //! - [`http`]: publishing, catching up and health over HTTP;
@@ -19,6 +20,7 @@
 //! It depends on `delivery` and `protocol` alone: what stores, archives and
 //! transports is handed in by the composition root.
 
+pub mod admission;
 pub mod auth;
 pub mod config;
 mod dev;

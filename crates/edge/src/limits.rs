@@ -41,6 +41,11 @@ pub struct Limits {
     /// milliseconds; 1000 to 300000. Default: 15000, above the time that a
     /// publish waits for its acknowledgement.
     pub request_timeout_ms: u32,
+    /// Longest life of a connection, in milliseconds; 1000 to 604800000 (a
+    /// week), and 0 for no end. Each ends at a random moment in the last
+    /// quarter of it, with `goaway` and code 4005, and comes back to whichever
+    /// edge the balancer picks: so new edges get their share. Default: 0.
+    pub lifetime_ms: u32,
     /// First reconnect delay that clients are told, in milliseconds; at
     /// least 100. Default: 1000.
     pub retry_min_ms: u32,
@@ -62,6 +67,7 @@ impl Default for Limits {
             connect_timeout_ms: 8_000,
             write_timeout_ms: 30_000,
             request_timeout_ms: 15_000,
+            lifetime_ms: 0,
             retry_min_ms: limits::RETRY_MIN_MS_DEFAULT,
             retry_max_ms: limits::RETRY_MAX_MS_DEFAULT,
         }
@@ -89,6 +95,14 @@ impl Limits {
         Duration::from_millis(self.request_timeout_ms.into())
     }
 
+    /// How long a new connection may live: at most [`Self::lifetime_ms`], a
+    /// quarter less at the least; `None` for no end.
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        let longest = Duration::from_millis(self.lifetime_ms.into());
+        let part = 0.75 + rand::random::<f64>() / 4.0;
+        (self.lifetime_ms > 0).then(|| longest.mul_f64(part))
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         const MIB: usize = 1024 * 1024;
         let message = 1..=limits::MESSAGE_BYTES_MAX;
@@ -114,6 +128,10 @@ impl Limits {
             long.clone(),
         )?;
         within("limits.request_timeout_ms", self.request_timeout_ms, long)?;
+        if self.lifetime_ms != 0 {
+            let lifetime = 1_000..=604_800_000;
+            within("limits.lifetime_ms", self.lifetime_ms, lifetime)?;
+        }
         within("limits.retry_min_ms", self.retry_min_ms, 100..=600_000)?;
         let longest = self.retry_min_ms..=3_600_000;
         within("limits.retry_max_ms", self.retry_max_ms, longest)

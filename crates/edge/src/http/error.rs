@@ -56,7 +56,7 @@ impl ApiError {
         }
     }
 
-    pub(super) fn after(mut self, retry_after: Duration) -> Self {
+    pub(crate) fn after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }

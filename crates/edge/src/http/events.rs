@@ -65,6 +65,7 @@ pub async fn events(
         positions::last_event_id(&headers)?,
         edge.config().limits.subscriptions,
     )?;
+    edge.admission().connect()?;
     let caller = caller(&edge, &headers, query.ticket.as_deref())?;
     let listening = Listening::start(&edge, caller, wanted, Transport::EventStream).await?;
     edge.counters().sse_connects.add(1);
@@ -103,6 +104,7 @@ struct EventStream {
     departure: BoxFuture<'static, ()>,
     timer: Pin<Box<Sleep>>,
     next_ping: Instant,
+    lifetime: Option<Instant>,
     expires: Option<Instant>,
     expiry_notice: Option<Instant>,
     begun: bool,
@@ -122,12 +124,14 @@ impl EventStream {
             let left_s = grants.expires_s.saturating_sub(unix_now_s());
             Duration::from_secs(left_s.min(A_YEAR_S))
         });
+        let lifetime = edge.config().limits.lifetime();
         let drain = edge.drain().clone();
         Self {
             edge,
             departure: async move { drain.turn().await }.boxed(),
             timer: Box::pin(tokio::time::sleep_until(next_ping)),
             next_ping,
+            lifetime: lifetime.map(|lifetime| now + lifetime),
             expires: left.map(|left| now + left),
             expiry_notice: left.map(|left| now + left - EXPIRY_NOTICE.min(left / 2)),
             begun: false,
@@ -211,7 +215,8 @@ impl EventStream {
 
     /// Sets the timer to the next thing that is due, and does it if it is.
     fn poll_timer(&mut self, cx: &mut Context<'_>, out: &mut String) -> Poll<()> {
-        let due = [Some(self.next_ping), self.expires, self.expiry_notice];
+        let next_ping = Some(self.next_ping);
+        let due = [next_ping, self.lifetime, self.expires, self.expiry_notice];
         let due = due.into_iter().flatten().min().unwrap_or(self.next_ping);
         if self.timer.deadline() != due {
             self.timer.as_mut().reset(due);
@@ -222,6 +227,8 @@ impl EventStream {
         let now = Instant::now();
         if self.expires.is_some_and(|expires| expires <= now) {
             self.end(End::Closed(CloseCode::TokenExpired), out);
+        } else if self.lifetime.is_some_and(|lifetime| lifetime <= now) {
+            self.end(End::Closed(CloseCode::Lifetime), out);
         } else if self
             .expiry_notice
             .take_if(|notice| *notice <= now)

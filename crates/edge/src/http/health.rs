@@ -34,6 +34,8 @@ pub(super) fn reasons(edge: &Edge) -> BTreeMap<&'static str, String> {
     let mut reasons = edge.readiness().reasons();
     if edge.drain().phase() > Phase::Serving {
         reasons.insert("drain", "the edge is leaving".to_owned());
+    } else if edge.drain().is_resting() {
+        reasons.insert("drain", "an operator drains the edge".to_owned());
     }
     let windows = edge.hub().windows();
     let filled = windows.iter().filter(|window| window.is_filled()).count();

@@ -19,7 +19,6 @@ use protocol::{Channel, CloseCode, Encoding, ErrorCode, From, encode_server};
 
 use super::error::ApiError;
 use crate::auth::Caller;
-use crate::drain::Phase;
 use crate::registry::{Command, Registered, Transport};
 use crate::ws::encode_output;
 use crate::{Edge, http::positions};
@@ -76,7 +75,7 @@ impl Listening {
         wanted: Vec<(Channel, From)>,
         transport: Transport,
     ) -> Result<Self, ApiError> {
-        if edge.drain().phase() >= Phase::Leaving || !edge.hub().is_filled() {
+        if !edge.drain().takes_connections() || !edge.hub().is_filled() {
             let message = "this edge takes no connections at the moment";
             return Err(ApiError::new(ErrorCode::Unavailable, message));
         }

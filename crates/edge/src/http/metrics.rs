@@ -19,6 +19,7 @@ pub async fn metrics(State(edge): State<Edge>, _: Admin) -> impl IntoResponse {
     let mut out = Exposition::default();
     write_process(&edge, &mut out);
     write_connections(&edge, &mut out);
+    edge.admission().write(&mut out);
     write_delivery(&edge, &mut out);
     write_windows(edge.hub().windows(), &mut out);
     edge.metrics().write(&mut out);
@@ -40,8 +41,9 @@ fn write_process(edge: &Edge, out: &mut Exposition) {
         "1 if /readyz says that the edge should get connections, else 0.",
     )
     .value(health::reasons(edge).is_empty());
-    out.gauge("rejoin_draining", "1 once the edge is leaving, else 0.")
-        .value(edge.drain().phase() > Phase::Serving);
+    let help = "1 while the edge sends its connections away, else 0.";
+    out.gauge("rejoin_draining", help)
+        .value(edge.drain().phase() > Phase::Serving || edge.drain().is_resting());
 }
 
 fn write_connections(edge: &Edge, out: &mut Exposition) {

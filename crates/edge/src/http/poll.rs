@@ -18,9 +18,9 @@ use super::bearer::Bearer;
 use super::error::ApiError;
 use super::listening::{Heard, Listening};
 use super::positions;
+use crate::Edge;
 use crate::auth::{Caller, unix_now_s};
 use crate::registry::Transport;
-use crate::{Edge, Phase};
 
 /// How long a request is held back unless `wait_ms` says otherwise, in
 /// milliseconds.
@@ -94,7 +94,7 @@ fn token_time(caller: &Caller) -> Duration {
 async fn collect(edge: &Edge, listening: &mut Listening, wait: Duration) -> Vec<Bytes> {
     let begin = Instant::now();
     let missed_by = begin + edge.config().limits.request_timeout();
-    let mut leaving = std::pin::pin!(edge.drain().reached(Phase::Leaving));
+    let mut leaving = std::pin::pin!(edge.drain().leaving());
     let mut frames = Vec::new();
     let (mut bytes, mut news) = (0, false);
     loop {
@@ -113,7 +113,7 @@ async fn collect(edge: &Edge, listening: &mut Listening, wait: Duration) -> Vec<
                 tokio::select! {
                     biased;
                     heard = poll_fn(|cx| listening.poll_next(cx)) => heard,
-                    () = &mut leaving => return frames,
+                    _ = &mut leaving => return frames,
                     () = tokio::time::sleep_until(until) => return frames,
                 }
             }

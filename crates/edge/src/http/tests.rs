@@ -24,6 +24,7 @@ use crate::auth::{
 use crate::origin::OriginConfig;
 use crate::{Edge, EdgeConfig, EdgeParts, Phase};
 
+mod admission;
 mod batch;
 mod catch_up;
 mod chain;

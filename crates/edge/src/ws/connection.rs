@@ -61,6 +61,8 @@ struct Connection {
     departure: Pin<Box<dyn Future<Output = ()> + Send>>,
     timer: Pin<Box<Sleep>>,
     times: Times,
+    /// Why it was sent away, once it was.
+    sent_away: Option<GoawayReason>,
     closing: Option<CloseCode>,
     /// Of the token that `times` knows, in seconds since the Unix epoch.
     expires_s: u64,
@@ -74,6 +76,8 @@ struct Times {
     heard: Instant,
     /// Since when the socket has not taken what was written.
     stalled: Option<Instant>,
+    /// When it has lived long enough.
+    lifetime: Option<Instant>,
     /// When a connection that was sent away closes, at the latest.
     leave_by: Option<Instant>,
     /// When a closed connection ends without the peer's answer.
@@ -100,11 +104,13 @@ impl Connection {
                 next_ping: None,
                 heard: now,
                 stalled: None,
+                lifetime: None,
                 leave_by: None,
                 gone_by: None,
                 expires: None,
                 expiry_notice: None,
             },
+            sent_away: None,
             closing: None,
             expires_s: 0,
             bad_frames: 0,
@@ -118,13 +124,16 @@ impl Connection {
         let mut outputs = 0;
         loop {
             if self.departure.as_mut().poll(cx).is_ready() {
-                if let Poll::Ready(code) = self.depart() {
+                if let Poll::Ready(code) = self.depart(GoawayReason::Drain) {
                     return Poll::Ready(code);
                 }
                 continue;
             }
             if self.has_left() {
-                self.close(CloseCode::Draining);
+                self.close(match self.sent_away {
+                    Some(GoawayReason::Lifetime) => CloseCode::Lifetime,
+                    Some(GoawayReason::Drain) | None => CloseCode::Draining,
+                });
             }
             if self.closing.is_none() && outputs < OUTPUTS_PER_TURN && self.work(cx) {
                 outputs += 1;
@@ -299,6 +308,7 @@ impl Connection {
             .ping_interval()
             .mul_f64(0.5 + rand::random::<f64>() / 2.0);
         self.times.next_ping = Some(Instant::now() + first_ping);
+        self.times.lifetime = limits.lifetime().map(|lifetime| Instant::now() + lifetime);
         let expires_ms = grants.expires_s.saturating_mul(1_000);
         let mut session = Session::new(self.edge.clone(), grants, connect.device);
         let connected = Connected {
@@ -340,7 +350,7 @@ impl Connection {
     }
 
     /// The connection's turn to leave has come, or its last moment.
-    fn depart(&mut self) -> Poll<Option<CloseCode>> {
+    fn depart(&mut self, reason: GoawayReason) -> Poll<Option<CloseCode>> {
         let drain = self.edge.drain().clone();
         if self.times.leave_by.is_some() || drain.phase() >= Phase::Stopped {
             self.close(CloseCode::Draining);
@@ -348,11 +358,13 @@ impl Connection {
         }
         self.departure = Box::pin(async move { drain.reached(Phase::Stopped).await });
         self.times.leave_by = Some(Instant::now() + LEAVE_GRACE);
+        self.times.lifetime = None;
+        self.sent_away = Some(reason);
         // Clients come back over the first reconnect interval.
         let within_ms = u64::from(self.edge.config().limits.retry_min_ms);
         let retry_after_ms = (rand::random::<f64>() * within_ms as f64) as u64;
         let goaway = Goaway {
-            reason: GoawayReason::Drain,
+            reason,
             retry_after_ms,
         };
         self.send_frames(vec![ServerFrame::new(ServerBody::Goaway(goaway))]);
@@ -402,6 +414,7 @@ impl Connection {
             None => [
                 times.connect_by,
                 times.next_ping,
+                times.lifetime,
                 times.leave_by,
                 times.expires,
                 times.expiry_notice,
@@ -434,6 +447,10 @@ impl Connection {
             self.close(CloseCode::ConnectTimeout);
         } else if past(self.times.expires) {
             self.close(CloseCode::TokenExpired);
+        } else if past(self.times.lifetime) {
+            if let Poll::Ready(code) = self.depart(GoawayReason::Lifetime) {
+                return Some(code);
+            }
         } else if past(self.times.next_ping) {
             self.ping(now);
         } else if past(self.times.expiry_notice) {

@@ -27,7 +27,6 @@ use protocol::{Encoding, ErrorCode, limits};
 
 use crate::Edge;
 use crate::auth::{Caller, Grants, unix_now_s};
-use crate::drain::Phase;
 use crate::http::bearer;
 use crate::http::error::ApiError;
 
@@ -55,11 +54,13 @@ pub async fn upgrade(
 ) -> Result<Response, ApiError> {
     let upgrade =
         upgrade.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.body_text()))?;
-    if edge.drain().phase() >= Phase::Leaving || !edge.hub().is_filled() {
+    if !edge.drain().takes_connections() || !edge.hub().is_filled() {
         // Not ready: a cold edge would send every returning client to the log.
         let message = "this edge takes no connections at the moment";
         return Err(ApiError::new(ErrorCode::Unavailable, message));
     }
+    // Before anything that costs: it is what many come at once for.
+    edge.admission().connect()?;
     let grants = granted_by_header(&edge, &headers)?;
     let offered: Vec<_> = upgrade.requested_protocols().cloned().collect();
     let encoding = match offered.as_slice() {
