@@ -1,4 +1,5 @@
 use super::harness::*;
+use super::sse::Events;
 use super::*;
 
 #[tokio::test(start_paused = true)]
