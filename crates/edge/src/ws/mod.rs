@@ -7,10 +7,12 @@
 //! - [`requests`]: publish, signal and ack;
 //! - [`replies`]: how a request went;
 //! - [`publishes`]: publishes under way, in order per channel;
-//! - [`counters`]: what all of them have done.
+//! - [`counters`]: what all of them have done;
+//! - [`echo`]: framing alone, for the Autobahn test suite.
 
 mod connection;
 mod counters;
+pub mod echo;
 mod frames;
 mod publishes;
 mod replies;
@@ -75,14 +77,25 @@ pub async fn upgrade(
     };
     let bounds = &edge.config().limits;
     let frame_bytes = limits::frame_bytes(bounds.message_bytes, bounds.subscriptions);
-    let upgrade = upgrade
+    let upgrade = configured(upgrade, encoding, frame_bytes);
+    Ok(upgrade.on_upgrade(move |socket| connection::run(edge, socket, encoding, grants)))
+}
+
+/// How every WebSocket of an edge is framed; `frame_bytes` bounds what a
+/// client may send at once.
+fn configured(
+    upgrade: WebSocketUpgrade,
+    encoding: Encoding,
+    frame_bytes: usize,
+) -> WebSocketUpgrade {
+    upgrade
         .protocols([encoding.subprotocol()])
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        // A frame that is echoed fits too.
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX.max(frame_bytes + WRITE_BUFFER_BYTES))
         .max_message_size(frame_bytes)
-        .max_frame_size(frame_bytes);
-    Ok(upgrade.on_upgrade(move |socket| connection::run(edge, socket, encoding, grants)))
+        .max_frame_size(frame_bytes)
 }
 
 fn granted_by_header(edge: &Edge, headers: &HeaderMap) -> Result<Option<Grants>, ApiError> {
