@@ -9,7 +9,7 @@ const CHROMIUM = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-
 /** Why tests are skipped, or false. */
 export const skip = CHROMIUM === undefined && 'there is no Chromium on this machine';
 
-const PAGES = new URL('../../crates/edge/src/dev/', import.meta.url);
+const SOURCES = new URL('../../crates/edge/src/', import.meta.url);
 const ARGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
@@ -43,10 +43,11 @@ export async function openBrowser(options = {}) {
 
 /** While working on the pages: without building the edge anew. */
 async function servePagesFromDisk(context) {
-  await context.route(/^http:\/\/[^/]+\/(\?.*|pane\b.*|inspector\b.*|dev\/assets\/.*)?$/, async (route) => {
+  await context.route(/^http:\/\/[^/]+\/(\?.*|pane\b.*|dev\/assets\/.*|pages\/.*)?$/, async (route) => {
     const { pathname } = new URL(route.request().url());
-    const name = pathname === '/' ? 'clinic.html' : pathname.startsWith('/dev/assets/') ? pathname.slice(12) : `${pathname.slice(1)}.html`;
-    const body = await readFile(new URL(name, PAGES));
-    await route.fulfill({ body, contentType: TYPES[name.split('.').pop()] });
+    const [name] = pathname.split('/').slice(-1);
+    const path = pathname.startsWith('/pages/') ? `pages/${name}` : pathname.startsWith('/dev/') ? `dev/${name}` : `dev/${name || 'clinic'}.html`;
+    const body = await readFile(new URL(path, SOURCES));
+    await route.fulfill({ body, contentType: TYPES[path.split('.').pop()] });
   });
 }

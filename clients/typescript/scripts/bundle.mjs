@@ -3,7 +3,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { build } from 'esbuild';
 
-const TARGET = new URL('../../../crates/edge/src/dev/rejoin.js', import.meta.url);
+const TARGET = new URL('../../../crates/edge/src/pages/rejoin.js', import.meta.url);
 
 const { outputFiles } = await build({
   // Its comments name files, from here: the same wherever this is called from.
@@ -21,11 +21,11 @@ const made = outputFiles[0].text;
 if (process.argv.includes('--check')) {
   const kept = await readFile(TARGET, 'utf8').catch(() => '');
   if (kept !== made) {
-    console.error('crates/edge/src/dev/rejoin.js is not what clients/typescript/src makes: run `make bundle`');
+    console.error('crates/edge/src/pages/rejoin.js is not what clients/typescript/src makes: run `make bundle`');
     process.exit(1);
   }
-  console.log('crates/edge/src/dev/rejoin.js is up to date');
+  console.log('crates/edge/src/pages/rejoin.js is up to date');
 } else {
   await writeFile(TARGET, made);
-  console.log(`wrote crates/edge/src/dev/rejoin.js, ${made.length} bytes`);
+  console.log(`wrote crates/edge/src/pages/rejoin.js, ${made.length} bytes`);
 }

@@ -9,6 +9,7 @@ use crate::admission::AdmissionConfig;
 use crate::auth::{AuthConfig, AuthConfigError, Secret};
 use crate::limits::{Limits, within};
 use crate::origin::OriginConfig;
+use crate::pages::PagesConfig;
 
 /// One edge.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct EdgeConfig {
     pub listen: ListenConfig,
     /// Which web pages may use it.
     pub origins: OriginConfig,
+    /// The inspector.
+    pub pages: PagesConfig,
     /// Who is let in.
     pub auth: AuthConfig,
     /// How fast clients are let in.
@@ -48,6 +51,9 @@ pub struct DevControls {
     pub url: String,
     /// What the page has to show there.
     pub token: Secret,
+    /// An administrative API key of this edge, which the pages use without
+    /// asking for one.
+    pub api_key: Secret,
 }
 
 /// Where and how an edge listens.

@@ -15,7 +15,8 @@
 //! - [`drain`]: leaving without a storm; [`readiness`]: getting connections;
 //! - [`exposition`]: numbers for Prometheus;
 //! - [`config`], [`limits`]: what an operator can set;
-//! - `dev`: the demonstration page.
+//! - `pages`: for operators and developers, behind an API key;
+//! - `dev`: the demonstration.
 //!
 //! It depends on `delivery` and `protocol` alone: what stores, archives and
 //! transports is handed in by the composition root.
@@ -31,6 +32,7 @@ pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod origin;
+mod pages;
 pub mod readiness;
 mod receipts;
 pub mod registry;

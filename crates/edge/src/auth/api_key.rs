@@ -19,7 +19,7 @@ pub const API_KEY_MAX_BYTES: usize = 256;
 pub const API_KEYS_MAX: usize = 1_000;
 
 /// Written as the only pattern of a list: every channel there is.
-const EVERYTHING: &str = "*:*";
+pub(super) const EVERYTHING: &str = "*:*";
 
 /// A service's key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use delivery::publish::Publisher;
 use protocol::{Channel, UserId};
 
 use super::Pattern;
+use super::api_key::EVERYTHING;
 
 /// What a user's token grants, until it expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,13 @@ pub struct ServiceGrants {
     pub(super) members: Scope,
 }
 
+impl ServiceGrants {
+    /// The rooms whose members it may see and change, as patterns.
+    pub fn manageable(&self) -> Vec<String> {
+        self.members.patterns()
+    }
+}
+
 /// The channels of an API key. A service may be trusted with all of them,
 /// a token never is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +82,13 @@ impl Scope {
         match self {
             Self::Everything => true,
             Self::Patterns(patterns) => any_matches(patterns, channel),
+        }
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        match self {
+            Self::Everything => vec![EVERYTHING.to_owned()],
+            Self::Patterns(patterns) => written(patterns),
         }
     }
 }
@@ -101,6 +116,25 @@ impl Caller {
         match self {
             Self::User(grants) => grants.may_publish(channel),
             Self::Service(grants) => grants.publish.allows(channel),
+        }
+    }
+
+    /// The channels that the caller may read, as patterns.
+    pub fn readable(&self) -> Vec<String> {
+        match self {
+            Self::User(grants) => {
+                let inbox = std::iter::once(grants.inbox.to_string());
+                inbox.chain(written(&grants.subscribe)).collect()
+            }
+            Self::Service(grants) => grants.read.patterns(),
+        }
+    }
+
+    /// The channels that the caller may publish to, as patterns.
+    pub fn publishable(&self) -> Vec<String> {
+        match self {
+            Self::User(grants) => written(&grants.publish),
+            Self::Service(grants) => grants.publish.patterns(),
         }
     }
 
@@ -147,4 +181,8 @@ impl Caller {
 
 fn any_matches(patterns: &[Pattern], channel: &Channel) -> bool {
     patterns.iter().any(|pattern| pattern.matches(channel))
+}
+
+fn written(patterns: &[Pattern]) -> Vec<String> {
+    patterns.iter().map(Pattern::to_string).collect()
 }

@@ -1,15 +1,19 @@
 //! The demonstration's pages and their tokens, in development only.
 //!
 //! With `dev` set, anyone who reaches the edge gets a token, so such an edge
-//! listens on this machine alone ([`crate::config::EdgeConfig::check`]).
+//! listens on this machine alone ([`crate::config::EdgeConfig::check`]), and
+//! answers here under this machine's own names alone: a name that somebody
+//! else's page has pointed at this machine (DNS rebinding) gets nothing.
 //!
 //! - `/`: the clinic, [`assets::clinic`] with a frame of [`assets::pane`] for
 //!   each of its three people;
-//! - `/inspector`: frames as they pass, [`assets::inspector`].
+//! - `/dev/token/{user}`, `/dev/key`: what the pages show to the edge.
 
 mod assets;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -20,6 +24,7 @@ use serde_json::json;
 use crate::Edge;
 use crate::auth::token::ChannelClaims;
 use crate::auth::{Claims, Pattern, mint, unix_now_s};
+use crate::config::DevControls;
 use crate::http::error::ApiError;
 
 /// Short enough that a page left open shows a renewal.
@@ -33,21 +38,50 @@ pub(crate) fn routes() -> Router<Edge> {
     Router::new()
         .route("/", get(assets::clinic))
         .route("/pane", get(assets::pane))
-        .route("/inspector", get(assets::inspector))
         .route("/dev/assets/{name}", get(assets::asset))
         .route("/dev/controls", get(controls))
         .route("/dev/token/{user}", get(token))
+        .route("/dev/key", get(key))
+        .layer(middleware::from_fn(check_host))
 }
 
-/// Where this page's controls are; 404 on an edge that `rejoin dev` did not
-/// start.
+async fn check_host(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    let local = host.is_none_or(|host| host.to_str().is_ok_and(is_this_machine));
+    if local {
+        return next.run(request).await;
+    }
+    let message = "the demonstration answers as localhost or 127.0.0.1 only";
+    ApiError::new(ErrorCode::Forbidden, message).into_response()
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let names = ["localhost", "127.0.0.1", "[::1]"];
+    names.iter().any(|name| {
+        let port = host.strip_prefix(name);
+        port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
+    })
+}
+
+/// Where this page's controls are.
 async fn controls(State(edge): State<Edge>) -> Result<Response, ApiError> {
-    let Some(controls) = &edge.config().dev_controls else {
-        let message = "this edge was not started by `rejoin dev`";
-        return Err(ApiError::new(ErrorCode::NotFound, message));
-    };
+    let controls = of_rejoin_dev(&edge)?;
     let token = controls.token.expose();
     Ok(Json(json!({ "url": controls.url, "token": token })).into_response())
+}
+
+/// The API key that a person would otherwise have to type into the other
+/// pages.
+async fn key(State(edge): State<Edge>) -> Result<Response, ApiError> {
+    let key = of_rejoin_dev(&edge)?.api_key.expose();
+    Ok(Json(json!({ "key": key })).into_response())
+}
+
+/// 404 on an edge that `rejoin dev` did not start.
+fn of_rejoin_dev(edge: &Edge) -> Result<&DevControls, ApiError> {
+    let message = "this edge was not started by `rejoin dev`";
+    let missing = || ApiError::new(ErrorCode::NotFound, message);
+    edge.config().dev_controls.as_ref().ok_or_else(missing)
 }
 
 /// What the token should grant: patterns, separated by commas.

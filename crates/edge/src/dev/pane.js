@@ -1,7 +1,7 @@
 // One person: a page of its own with its own client, token and connection. It works alone too, on a phone for example;
 // inside the clinic it tells the page around it what it has sent and received.
 
-import { Rejoin, newId } from './rejoin.js';
+import { Rejoin, newId } from '/pages/rejoin.js';
 import { CAST, MEDICINES, channelsOf, inboxOf, isAtOrAfter, roleOf, roomOf, targetsOf, userOf } from './cast.js';
 import { Network } from './network.js';
 import { PaneStore } from './pane-store.js';

@@ -10,7 +10,7 @@
 //!   `listening` and `positions`: what the two share;
 //! - [`metrics`]: what it has done and holds, for Prometheus;
 //! - [`error`]: what went wrong, as JSON;
-//! - [`bearer`]: who asks.
+//! - [`bearer`]: who asks; [`whoami`]: what that grants.
 
 pub mod bearer;
 pub mod catch_up;
@@ -27,6 +27,7 @@ pub mod publish;
 pub mod rooms;
 pub mod signal;
 pub mod ticket;
+pub mod whoami;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -78,6 +79,7 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
         .route("/v1/users/{user}/rooms", get(rooms::of_user))
         .route("/v1/users/{user}/inbox", get(inbox::inbox))
         .route("/v1/users/{user}/acks", post(inbox::acknowledge))
+        .route("/v1/whoami", get(whoami::whoami))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
@@ -89,11 +91,14 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
             limits.request_timeout(),
         ));
     // Bounds itself.
-    let routes = quick.route("/v1/poll", get(poll::poll));
-    match edge.config().dev {
-        true => routes.merge(crate::dev::routes()),
-        false => routes,
+    let mut routes = quick.route("/v1/poll", get(poll::poll));
+    if edge.config().pages.enabled || edge.config().dev {
+        routes = routes.merge(crate::pages::routes());
     }
+    if edge.config().dev {
+        routes = routes.merge(crate::dev::routes());
+    }
+    routes
 }
 
 /// Puts the chain that every request passes around the routes.

@@ -33,6 +33,7 @@ mod harness;
 mod history;
 mod inbox;
 mod metrics;
+mod pages;
 mod poll;
 mod publish;
 mod rooms;

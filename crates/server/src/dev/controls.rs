@@ -120,9 +120,12 @@ impl Controls {
 
     /// The part of the edges' configuration that tells the page where this
     /// is.
-    pub(super) fn edge_config(&self) -> String {
+    pub(super) fn edge_config(&self, api_key: &str) -> String {
         let Self { address, token, .. } = self;
-        format!("\n[edge.dev_controls]\nurl = \"http://{address}\"\ntoken = \"{token}\"\n")
+        format!(
+            "\n[edge.dev_controls]\nurl = \"http://{address}\"\ntoken = \"{token}\"\n\
+             api_key = \"{api_key}\"\n"
+        )
     }
 
     /// The next command; waits for ever when the endpoint is gone.

@@ -153,7 +153,7 @@ impl Stack {
         let database = postgres.as_ref().map(Postgres::url);
         let controls = Controls::start().await?;
         let mut config = secrets.edge_config(&nats.url(), database.as_deref());
-        config.push_str(&controls.edge_config());
+        config.push_str(&controls.edge_config(&secrets.api_key));
         let mut edges = Edges::start(folder.path(), &config, arguments.edges)?;
         edges.wait_ready().await?;
 

@@ -48,22 +48,6 @@ async fn what_is_not_there_answers_in_the_same_form() {
     assert_eq!(answer.code(), "bad_request");
 }
 
-#[tokio::test]
-async fn the_demonstration_is_there_in_development_only() {
-    let api = Api::new();
-    for path in ["/", "/dev/token/alice"] {
-        assert_eq!(api.get(path, "").await.status, StatusCode::NOT_FOUND);
-    }
-    let dev = Api::with(|_| Ok(false), |config| config.dev = true);
-    assert_eq!(dev.get("/", "").await.status, StatusCode::OK);
-    let token = dev.get("/dev/token/alice", "").await;
-    let token = token.body["token"].as_str().unwrap();
-    let grants = dev.edge.auth().verify_token(token, unix_now_s()).unwrap();
-    assert_eq!(grants.user.as_str(), "alice");
-    let answer = dev.get("/dev/token/a.b", "").await;
-    assert_eq!(answer.code(), "bad_request");
-}
-
 fn with_origin(mut request: Request<Body>, origin: &str) -> Request<Body> {
     let value = origin.parse().unwrap();
     request.headers_mut().insert(header::ORIGIN, value);

@@ -1,7 +1,9 @@
 // The inspector: what a developer wants to see and do with a channel.
 
+import { signIn } from './admin.js';
+import { KeyWire } from './key-wire.js';
 import { newId } from './rejoin.js';
-import { Wire } from './wire.js';
+import { SocketWire } from './socket-wire.js';
 
 /** Older frames leave the page. */
 const FRAMES_MAX = 1_000;
@@ -10,43 +12,73 @@ const $ = (id) => document.getElementById(id);
 const counts = { in: 0, out: 0 };
 const waiting = [];
 let drawing = false;
-let token;
 
-const wire = new Wire({ onFrame: log, onState: showState, onChange: drawSubscriptions });
+const development = document.querySelector('meta[name="rejoin-dev"]') !== null;
+const admin = await signIn('Rejoin inspector');
+$('nav').append(admin.badge());
+$('page').hidden = false;
+$('clinic').hidden = $('mint').hidden = !development;
+$('token-hint').textContent = development ? 'paste one instead; stays on this page' : 'of the user; stays on this page';
+$('reads').textContent = admin.self.read.join(', ') || 'nothing';
+$('publishes').textContent = admin.self.publish.join(', ') || 'nothing';
+
+const events = { onFrame: log, onState: showState, onChange: drawSubscriptions };
+const wires = { key: new KeyWire(events, admin, local), user: new SocketWire(events) };
+let wire = wires.key;
 
 function showState(state, why = '') {
   $('state').textContent = state;
-  $('state').dataset.tone = { connected: 'good', connecting: 'wait', closed: why.startsWith('1000') ? '' : 'bad' }[state] ?? '';
-  const { edge, user, session } = wire.connected ?? {};
-  $('session').textContent = session ? `${user} on ${edge}, session ${session}` : why;
+  $('state').dataset.tone = { connected: 'good', connecting: 'wait', closed: /^(1000|$)/.test(why) ? '' : 'bad' }[state] ?? '';
+  $('session').textContent = why;
   $('cut').disabled = state === 'closed';
   if (state === 'closed' && why) local(`connection closed: ${why}`);
 }
 
 // --- Forms ---
 
+function as() {
+  return document.querySelector('input[name="as"]:checked').value;
+}
+
+function choose() {
+  $('page').dataset.as = as();
+  $('as-key').hidden = as() !== 'key';
+  $('as-user').hidden = as() !== 'user';
+}
+for (const choice of document.querySelectorAll('input[name="as"]')) choice.addEventListener('change', choose);
+choose();
+
 on('connect', async () => {
-  token = $('token').value.trim();
-  if (!token) {
-    const grants = $('grants').value.replaceAll(' ', '');
-    const query = new URLSearchParams({ subscribe: grants, publish: grants });
-    const answer = await fetch(`/dev/token/${encodeURIComponent($('user').value)}?${query}`).catch(() => undefined);
-    const body = await answer?.json().catch(() => undefined);
-    token = body?.token;
-    if (!token) return local(`no token: ${body?.error?.message ?? 'this edge gives none; paste one'}`);
+  if (wire !== wires[as()]) {
+    // The other way has channels of its own: what one may read, the other may not.
+    wire.close();
+    wire = wires[as()];
+    drawSubscriptions();
   }
-  wire.connect(token);
+  if (as() === 'key') return wire.connect();
+  const token = $('token').value.trim() || (development ? await minted() : undefined);
+  if (token) wire.connect(token);
+  else if (!development) local('no token: paste one of the user');
 });
 $('cut').addEventListener('click', () => wire.close());
 
+async function minted() {
+  const grants = $('grants').value.replaceAll(' ', '');
+  const query = new URLSearchParams({ subscribe: grants, publish: grants });
+  const answer = await fetch(`/dev/token/${encodeURIComponent($('user').value)}?${query}`).catch(() => undefined);
+  const body = await answer?.json().catch(() => undefined);
+  if (!body?.token) local(`no token: ${body?.error?.message ?? 'this edge gives none; paste one'}`);
+  return body?.token;
+}
+
 on('subscribe', () => wire.subscribe($('channel').value.trim(), $('from').value.trim() || 'tail', Number($('catchup').value)));
 
-on('publish', () => publication(({ type, ...rest }) => sent(wire.request({ publish: { id: $('id').value.trim() || newId(), type, ...rest } }))));
-$('signal').addEventListener('click', () => publication((signal) => sent(wire.send({ signal }))));
+on('publish', () => publication((message) => sent(wire.publish({ id: $('id').value.trim() || newId(), ...message }))));
+$('signal').addEventListener('click', () => publication((signal) => sent(wire.signal(signal))));
 
 on('raw', () => {
   const frame = parsed($('frame'));
-  if (frame !== undefined) sent(wire.send(frame));
+  if (frame !== undefined) sent(wires.user.send(frame));
 });
 
 function publication(use) {
@@ -82,7 +114,7 @@ function on(form, action) {
 const cards = new Map();
 function drawSubscriptions() {
   for (const [channel, card] of cards) {
-    if (wire.channels.has(channel)) continue;
+    if (card.wire === wire && wire.channels.has(channel)) continue;
     card.root.remove();
     cards.delete(channel);
   }
@@ -113,14 +145,14 @@ function makeCard(channel) {
     row.append(made);
   };
   button('Replay all', () => wire.subscribe(channel, 'earliest'));
-  button('Ack read', () => {
+  if (wire === wires.user) button('Ack read', () => {
     const { cursor } = wire.channels.get(channel);
     if (cursor) sent(wire.send({ ack: { channel, delivered: cursor, read: cursor } }));
   });
   button('Leave', () => wire.unsubscribe(channel));
   root.append(header, facts, row);
   $('subscriptions').append(root);
-  const card = { root, pill, facts };
+  const card = { root, pill, facts, wire };
   cards.set(channel, card);
   return card;
 }
@@ -242,3 +274,4 @@ function make(tag, className = '', text) {
   return made;
 }
 showState('closed');
+if (as() === 'key') wire.connect();
