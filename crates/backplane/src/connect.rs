@@ -18,6 +18,7 @@ use crate::signals::{ControlBus, SignalBus};
 use crate::stats::{BackplaneStats, Counters};
 use crate::tail::{StreamTail, TailStart};
 use crate::version::{OLDEST_SERVER, ServerVersion};
+use delivery::stats::{Histogram, LATENCY_US};
 
 /// Why the backplane could not be reached. Whether trying again helps is for
 /// [`ConnectError::is_retryable`] to say; the caller decides how long.
@@ -89,6 +90,8 @@ pub(crate) struct Inner {
     /// One per shard.
     pub(crate) lanes: Vec<Lane>,
     pub(crate) counters: Arc<Counters>,
+    /// From a publish being asked for to its acknowledgement, in microseconds.
+    pub(crate) publish_us: Histogram,
     pub(crate) publish_permits: Semaphore,
     pub(crate) catchup_permits: Semaphore,
     pub(crate) monitor: OnceLock<AbortOnDrop>,
@@ -139,6 +142,7 @@ impl Backplane {
             shards,
             lanes,
             counters,
+            publish_us: Histogram::new(&LATENCY_US),
         });
         Ok(Self { inner })
     }
@@ -157,6 +161,22 @@ impl Backplane {
     /// What has been done so far.
     pub fn stats(&self) -> BackplaneStats {
         self.inner.counters.snapshot()
+    }
+
+    /// From a publish being asked for to its acknowledgement, retries and
+    /// waiting included, in microseconds.
+    pub fn publish_us(&self) -> &Histogram {
+        &self.inner.publish_us
+    }
+
+    /// Whether each connection is up, by what it is for.
+    pub fn links(&self) -> [(&'static str, bool); 3] {
+        let inner = &self.inner;
+        [
+            ("publish", inner.publish.is_up()),
+            ("tail", inner.tail.is_up()),
+            ("catch_up", inner.catchup.is_up()),
+        ]
     }
 
     /// Stores messages.

@@ -217,10 +217,13 @@ impl Publish for Publisher {
         Box::pin(async move {
             let counters = &self.inner.counters;
             counters.publishes.increment();
+            let begin = Instant::now();
             let result = self.store(publication).await;
             match &result {
                 Ok(published) => {
                     counters.acks.increment();
+                    let took_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    self.inner.publish_us.observe(took_us);
                     if published.duplicate {
                         counters.duplicates.increment();
                     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::{Channel, Cursor};
 
 use crate::log::{Log, Page, PageError, PageRequest, Stream};
-use crate::stats::Counters;
+use crate::stats::{Counters, Source};
 
 /// When to ask again for what follows an epoch that the archiver has not ended
 /// yet. It looks at the stream after a second without a message.
@@ -35,20 +35,21 @@ impl CatchUp {
         }
     }
 
-    /// The next page after a position.
-    pub async fn page(&self, request: PageRequest) -> Result<Page, PageError> {
+    /// The next page after a position, and which log it is of.
+    pub async fn page(&self, request: PageRequest) -> Result<(Source, Page), PageError> {
         let Some(archive) = &self.archive else {
-            return self.stream_page(request).await;
+            let page = self.stream_page(request).await?;
+            return Ok((Source::Stream, page));
         };
         let from_archive = self.archive_page(archive, request.clone()).await;
         let archive_error = match from_archive {
-            Ok(page) if moves(&page, &request) => return Ok(page),
+            Ok(page) if moves(&page, &request) => return Ok((Source::Archive, page)),
             Err(error @ PageError::Expired { .. }) => return Err(error),
             Ok(_) => None,
             Err(error @ (PageError::Unavailable { .. } | PageError::UnknownEpoch)) => Some(error),
         };
         match (self.stream_page(request.clone()).await, archive_error) {
-            (Ok(page), _) => Ok(page),
+            (Ok(page), _) => Ok((Source::Stream, page)),
             // While the archive is away nothing is proved to be missing.
             (
                 Err(PageError::Expired { .. } | PageError::UnknownEpoch),
@@ -67,7 +68,7 @@ impl CatchUp {
             // two questions: what left the stream is archived by now.
             (Err(PageError::Expired { earliest }), _) => {
                 match self.archive_page(archive, request.clone()).await {
-                    Ok(page) if moves(&page, &request) => Ok(page),
+                    Ok(page) if moves(&page, &request) => Ok((Source::Archive, page)),
                     Err(error @ PageError::Unavailable { .. }) => Err(error),
                     Ok(_) | Err(PageError::Expired { .. } | PageError::UnknownEpoch) => {
                         Err(PageError::Expired { earliest })

@@ -1,6 +1,7 @@
 //! The delivery side of one edge: its windows and the logs below them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::{Channel, Cursor, UserId};
 
@@ -51,6 +52,7 @@ struct Shared {
     catch_up: CatchUp,
     counters: Arc<Counters>,
     limits: DeliveryLimits,
+    began: Instant,
 }
 
 impl Hub {
@@ -73,6 +75,7 @@ impl Hub {
                 catch_up,
                 counters,
                 limits,
+                began: Instant::now(),
             }),
         }
     }
@@ -164,6 +167,11 @@ impl Hub {
     /// The bounds of delivery.
     pub fn limits(&self) -> DeliveryLimits {
         self.shared.limits
+    }
+
+    /// For how long it exists, in milliseconds; wraps.
+    pub(crate) fn age_ms(&self) -> u32 {
+        self.shared.began.elapsed().as_millis() as u32
     }
 
     pub(crate) fn read_limit(&self) -> ReadLimit {

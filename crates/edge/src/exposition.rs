@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use delivery::stats::Histogram;
 use parking_lot::Mutex;
 
 /// The media type of [`Exposition::into_text`].
@@ -23,6 +24,14 @@ pub struct Exposition {
 pub struct Family<'a> {
     text: &'a mut String,
     name: &'static str,
+}
+
+/// One histogram, which gets its samples.
+#[derive(Debug)]
+pub struct HistogramFamily<'a> {
+    text: &'a mut String,
+    name: &'static str,
+    per_unit: f64,
 }
 
 /// A sample's value.
@@ -45,6 +54,22 @@ impl Exposition {
     /// A metric that goes up and down.
     pub fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, help, "gauge")
+    }
+
+    /// How often something was how large. `per_unit` of what was observed
+    /// are one unit of the metric: 1e6 where microseconds become seconds.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        per_unit: f64,
+    ) -> HistogramFamily<'_> {
+        let Family { text, name } = self.family(name, help, "histogram");
+        HistogramFamily {
+            text,
+            name,
+            per_unit,
+        }
     }
 
     fn family(&mut self, name: &'static str, help: &'static str, kind: &'static str) -> Family<'_> {
@@ -70,24 +95,49 @@ impl Family<'_> {
 
     /// Adds a sample; no two have the same labels.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
-        self.text.push_str(self.name);
-        for (index, (name, label)) in labels.iter().enumerate() {
-            self.text.push(if index == 0 { '{' } else { ',' });
-            let label = label
-                .replace('\\', r"\\")
-                .replace('"', r#"\""#)
-                .replace('\n', r"\n");
-            let _ = write!(self.text, "{name}=\"{label}\"");
-        }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
-        let _ = match value.into() {
-            Value::Whole(value) => writeln!(self.text, " {value}"),
-            Value::Real(value) => writeln!(self.text, " {value}"),
-        };
+        write_sample(self.text, self.name, labels, value.into());
         self
     }
+}
+
+impl HistogramFamily<'_> {
+    /// Adds a histogram; no two have the same labels.
+    pub fn sample(&mut self, labels: &[(&str, &str)], histogram: &Histogram) -> &mut Self {
+        let state = histogram.state();
+        let name = format!("{}_bucket", self.name);
+        let cumulative = state.cumulative.iter();
+        let buckets = cumulative
+            .map(|(bound, count)| ((*bound as f64 / self.per_unit).to_string(), *count))
+            .chain([("+Inf".to_owned(), state.count)]);
+        for (bound, count) in buckets {
+            let labels = [labels, &[("le", &bound)]].concat();
+            write_sample(self.text, &name, &labels, count.into());
+        }
+        let sum = state.sum as f64 / self.per_unit;
+        write_sample(self.text, &format!("{}_sum", self.name), labels, sum.into());
+        let name = format!("{}_count", self.name);
+        write_sample(self.text, &name, labels, state.count.into());
+        self
+    }
+}
+
+fn write_sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: Value) {
+    text.push_str(name);
+    for (index, (name, label)) in labels.iter().enumerate() {
+        text.push(if index == 0 { '{' } else { ',' });
+        let label = label
+            .replace('\\', r"\\")
+            .replace('"', r#"\""#)
+            .replace('\n', r"\n");
+        let _ = write!(text, "{name}=\"{label}\"");
+    }
+    if !labels.is_empty() {
+        text.push('}');
+    }
+    let _ = match value {
+        Value::Whole(value) => writeln!(text, " {value}"),
+        Value::Real(value) => writeln!(text, " {value}"),
+    };
 }
 
 impl From<u64> for Value {
@@ -154,6 +204,26 @@ rejoin_lag_seconds 0.25
 # TYPE rejoin_odd_total counter
 rejoin_odd_total{what="a\\b\"c\nd",n="1"} 18446744073709551615
 rejoin_odd_total{what="",n="2"} 7
+"#;
+        assert_eq!(out.into_text(), expected);
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_in_the_metrics_unit() {
+        let histogram = Histogram::new(&[500, 2_000_000]);
+        histogram.observe(100);
+        histogram.observe(500_000);
+        histogram.observe(3_000_000);
+        let mut out = Exposition::default();
+        out.histogram("rejoin_x_seconds", "How long.", 1e6)
+            .sample(&[("source", "a")], &histogram);
+        let expected = r#"# HELP rejoin_x_seconds How long.
+# TYPE rejoin_x_seconds histogram
+rejoin_x_seconds_bucket{source="a",le="0.0005"} 1
+rejoin_x_seconds_bucket{source="a",le="2"} 2
+rejoin_x_seconds_bucket{source="a",le="+Inf"} 3
+rejoin_x_seconds_sum{source="a"} 3.5001
+rejoin_x_seconds_count{source="a"} 3
 "#;
         assert_eq!(out.into_text(), expected);
     }

@@ -67,6 +67,7 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
         receipts: receipts.map(|receipts| receipts as Arc<dyn Receipts>),
     });
     metrics::add_backplane(&edge, backplane);
+    metrics::add_process(&edge);
     let mut critical = JoinSet::new();
     fill_windows(config, backplane, &edge, &mut critical);
     critical.spawn(report_connection(backplane.clone(), edge.clone()));
@@ -82,6 +83,11 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
         orderly.spawn(storage::keep_migrated(
             store.clone(),
             schema.clone(),
+            drain.clone(),
+        ));
+        orderly.spawn(metrics::watch_postgres(
+            edge.clone(),
+            store.clone(),
             drain.clone(),
         ));
         if config.store.outbox {

@@ -1,23 +1,39 @@
-//! What the edge does not know about, for `/metrics`: NATS, the archivers
-//! and the outbox.
+//! What the edge does not know about, for `/metrics`: NATS, Postgres, the
+//! archivers, the outbox and the process.
+
+mod postgres;
+mod process;
 
 use std::sync::Arc;
 
 use backplane::Backplane;
+use delivery::Hub;
 use delivery::archiver::ArchiverStats;
 use edge::Edge;
 use edge::exposition::Exposition;
 use store::OutboxStats;
 
+pub use postgres::watch as watch_postgres;
+pub use process::add as add_process;
+
+/// Microseconds of a second.
+const MICROS: f64 = 1_000_000.0;
+
 /// Shows the backplane's numbers.
 pub fn add_backplane(edge: &Edge, backplane: &Backplane) {
     let backplane = backplane.clone();
+    let hub = edge.hub().clone();
     edge.metrics().add(move |out| {
         out.gauge(
             "rejoin_nats_connected",
             "1 while all connections to NATS are up, else 0.",
         )
         .value(backplane.connected());
+        let help = "1 while this connection to NATS is up, else 0.";
+        let mut family = out.gauge("rejoin_nats_connection_up", help);
+        for (link, up) in backplane.links() {
+            family.sample(&[("connection", link)], up);
+        }
         let stats = backplane.stats();
         let mut counter = |name, help, value: u64| out.counter(name, help).value(value);
         counter(
@@ -42,8 +58,25 @@ pub fn add_backplane(edge: &Edge, backplane: &Backplane) {
         counter("rejoin_tail_restarts_total", help, stats.tail_restarts);
         let help = "Times that a connection to NATS was established again.";
         counter("rejoin_nats_reconnects_total", help, stats.reconnects);
+        let help = "From a publish being asked for to its acknowledgement, retries included.";
+        out.histogram("rejoin_publish_duration_seconds", help, MICROS)
+            .sample(&[], backplane.publish_us());
         write_usage(&backplane, out);
+        write_tail_lag(&backplane, &hub, out);
     });
+}
+
+/// The stream's last sequence is as old as the last look at it, so a lag is
+/// seen late and is never overstated.
+fn write_tail_lag(backplane: &Backplane, hub: &Hub, out: &mut Exposition) {
+    let help = "Messages that the stream held when last looked at and the window has not got.";
+    let mut family = out.gauge("rejoin_tail_lag_messages", help);
+    for usage in backplane.usage() {
+        if let Some(window) = hub.windows().get(usize::from(usage.shard)) {
+            let lag = usage.last.saturating_sub(window.head().seq);
+            family.sample(&[("shard", &usage.shard.to_string())], lag);
+        }
+    }
 }
 
 fn write_usage(backplane: &Backplane, out: &mut Exposition) {

@@ -135,6 +135,10 @@ impl Store {
         })
     }
 
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
     pub(crate) fn config(&self) -> &StoreConfig {
         &self.config
     }

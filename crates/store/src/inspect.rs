@@ -19,7 +19,43 @@ pub struct Inspection {
     pub pending_migrations: usize,
 }
 
+/// Connections of a process's pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolState {
+    /// Open now.
+    pub open: usize,
+    /// Of these, not in use.
+    pub idle: usize,
+    /// Most that may be open.
+    pub max: usize,
+}
+
 impl Store {
+    /// What Postgres takes for the time, in milliseconds since the Unix
+    /// epoch: the shortest proof that it answers.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not.
+    pub async fn clock_ms(&self) -> Result<i64, StoreError> {
+        self.within(async {
+            let now = sqlx::query_scalar::<_, i64>(
+                "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+            );
+            Ok(statement!(self, fetch_one, now))
+        })
+        .await
+    }
+
+    /// How many connections this process has to Postgres.
+    pub fn pool_state(&self) -> PoolState {
+        let open = self.pool().size() as usize;
+        PoolState {
+            open,
+            idle: self.pool().num_idle().min(open),
+            max: self.config().max_connections as usize,
+        }
+    }
+
     /// Looks at the server and at the schema's version.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub use archive::{ArchiveLog, Sink};
 pub use config::StoreConfig;
 pub use connect::Store;
 pub use error::StoreError;
-pub use inspect::Inspection;
+pub use inspect::{Inspection, PoolState};
 pub use once::OncePublisher;
 pub use outbox::{OutboxRelay, OutboxStats};
 pub use receipts::ReceiptStore;

@@ -7,6 +7,7 @@
 //! - [`faults`]: what happens when a part is away;
 //! - [`rust_client`]: the Rust client comes back by itself;
 //! - [`store`]: with Postgres;
+//! - [`operations`]: what operators see and use;
 //! - [`stock_client`]: a client that is not ours.
 //!
 //! Environment, each with what a plain run takes: `REJOIN_TEST_REPEATS` (reconnects while messages are published, 50),
@@ -21,6 +22,7 @@ mod bad_input;
 
 mod contract;
 mod faults;
+mod operations;
 mod resume;
 mod rust_client;
 mod stock_client;

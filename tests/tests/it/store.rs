@@ -14,7 +14,7 @@ fn room() -> Channel {
 }
 
 /// A deployment with a database of its own on the shared server.
-async fn with_store(shards: u16, config: &str) -> StackOptions {
+pub(crate) async fn with_store(shards: u16, config: &str) -> StackOptions {
     let postgres = Postgres::shared().await.expect("Postgres");
     let database = postgres.scratch_database().await.expect("a database");
     StackOptions {

@@ -9,6 +9,7 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use protocol::Cursor;
 
 use crate::log::{Page, PageError};
+use crate::stats::Source;
 
 /// Questions of one connection under way at once. Enough that a client with
 /// many rooms does not wait for one log read after the other, few enough
@@ -25,8 +26,8 @@ pub(super) enum Answer {
         start: Cursor,
         floor: Result<Cursor, PageError>,
     },
-    /// A page of the log.
-    Page(Result<Page, PageError>),
+    /// A page of a log, and whose.
+    Page(Result<(Source, Page), PageError>),
     /// The stream's head, confirmed.
     Head(Result<Cursor, PageError>),
     /// A pause is over.

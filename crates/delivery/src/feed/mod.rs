@@ -7,6 +7,7 @@
 
 mod fetch;
 mod output;
+mod replay;
 mod start;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use crate::window::{ReaderHandle, Registration, WakeSet, Window};
 
 use fetch::{Answer, Fetches};
 pub use output::{Output, SubscribeError};
+use replay::Replay;
 pub use start::Start;
 
 /// The readers of one connection. Dropping it ends them all.
@@ -52,8 +54,7 @@ struct Subscription {
     max_catchup: Option<usize>,
     phase: Phase,
     reader: Reader,
-    /// Whether the log was asked since the subscription or its last reset.
-    asked_log: bool,
+    replay: Replay,
     told_delay: bool,
 }
 
@@ -114,7 +115,7 @@ impl Feed {
             max_catchup,
             phase: Phase::Starting,
             reader: Reader::new(head),
-            asked_log: false,
+            replay: Replay::begun(self.hub.age_ms()),
             told_delay: false,
         };
         self.slots[slot] = Some(subscription);
@@ -271,18 +272,16 @@ impl Feed {
                 self.wake.wake(slot);
             }
             Step::Live(cursor) => {
-                let counters = self.hub.counters();
-                if subscription.asked_log {
-                    counters.catch_ups_from_log.add(1);
-                } else {
-                    counters.catch_ups_from_window.add(1);
-                }
+                subscription.replay.count(&self.hub);
                 let channel = subscription.channel.clone();
                 self.pending.push_back(Output::Live { channel, cursor });
             }
-            Step::Wait => {}
+            Step::Wait => subscription.replay.lapped = false,
             Step::ReadLog(request) => {
-                subscription.asked_log = true;
+                if subscription.reader.is_live() && !subscription.replay.lapped {
+                    subscription.replay.lapped = true;
+                    self.hub.counters().readers_lapped.add(1);
+                }
                 let catch_up = self.hub.catch_up().clone();
                 self.fetch(
                     slot,
@@ -327,7 +326,8 @@ impl Feed {
                 return self.on_catch_up_bound(slot, start, floor);
             }
             Answer::Again => {}
-            Answer::Page(Ok(page)) => {
+            Answer::Page(Ok((source, page))) => {
+                subscription.replay.came_from(source);
                 let mut entries = Vec::new();
                 let moved = subscription.reader.on_page(page, head, &mut entries);
                 if !moved {
@@ -365,16 +365,21 @@ impl Feed {
     }
 
     fn put_messages(&mut self, slot: usize, entries: Vec<Arc<Entry>>) {
-        let Some(subscription) = self.slots.get(slot).and_then(Option::as_ref) else {
+        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
         let Some(first) = entries.first() else { return };
         self.hub.counters().deliveries.add(entries.len() as u64);
+        let live = subscription.reader.is_live();
+        if !live {
+            subscription.replay.add(entries.len());
+        }
         let epoch = first.message().position.epoch;
         self.pending.push_back(Output::Messages {
             channel: subscription.channel.clone(),
             epoch,
             entries,
+            live,
         });
     }
 
@@ -382,7 +387,7 @@ impl Feed {
         let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
-        subscription.asked_log = false;
+        subscription.replay = Replay::begun(self.hub.age_ms());
         self.hub.counters().count_reset(reset.reason);
         self.pending.push_back(Output::Reset {
             channel: subscription.channel.clone(),

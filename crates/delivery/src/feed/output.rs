@@ -43,6 +43,9 @@ pub enum Output {
         epoch: Epoch,
         /// At least one.
         entries: Vec<Arc<Entry>>,
+        /// Whether the subscription was live before: nobody waited for older
+        /// ones, so only these tell how fast messages arrive.
+        live: bool,
     },
     /// Everything that was missed has been handed out.
     Live {

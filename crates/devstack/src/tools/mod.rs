@@ -4,6 +4,7 @@
 //! renamed into place) and exclusive (a lock file), so parallel test binaries install once.
 
 mod command;
+mod debian;
 mod nats;
 mod postgres;
 
@@ -70,6 +71,19 @@ impl Tools {
     pub fn postgres_bin(progress: &Progress) -> Result<PathBuf, GetToolError> {
         static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
         remember(&FOUND, || postgres::bin(progress))
+    }
+
+    /// A program that only some tests need: on PATH, or unpacked from one of Debian's packages, in which it is `path`.
+    ///
+    /// # Errors
+    /// When it is missing and this is no Debian, or the package cannot be had. Callers skip what needs it, and say so.
+    pub fn debian_program(
+        program: &str,
+        package: &str,
+        path: &str,
+        progress: &Progress,
+    ) -> Result<PathBuf, GetToolError> {
+        debian::program(program, package, path, progress)
     }
 
     /// The `nats` client, built with Go when it is not there (a minute or two).

@@ -113,8 +113,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
+        let code = self.code;
         let retry_after = self.retry_after;
         let mut response = (status, self.into_body()).into_response();
+        // For the count of errors.
+        response.extensions_mut().insert(code);
         let headers = response.headers_mut();
         if let Some(after) = retry_after {
             // The header counts whole seconds; early would be too early.

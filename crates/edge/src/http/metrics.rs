@@ -4,6 +4,7 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use delivery::stats::Source;
 use delivery::window::Window;
 
 use super::bearer::Admin;
@@ -11,6 +12,9 @@ use super::health;
 use crate::exposition::{CONTENT_TYPE, Exposition};
 use crate::registry::Transport;
 use crate::{Edge, Phase};
+
+/// What a second is made of, in histograms of microseconds.
+const MICROS: f64 = 1_000_000.0;
 
 /// `GET /metrics`: needs an administrative API key, which Prometheus sends
 /// with `authorization: {credentials_file: …}`. Where the peer's address is
@@ -83,21 +87,58 @@ fn write_connections(edge: &Edge, out: &mut Exposition) {
         "Frames received that could not be read.",
     )
     .value(counters.bad_frames.get());
+    let mut errors = out.counter(
+        "rejoin_errors_total",
+        "Errors that clients were told, by code.",
+    );
+    for (code, count) in counters.errors() {
+        errors.sample(&[("code", code.as_str())], count);
+    }
+    out.gauge(
+        "rejoin_slow_connections",
+        "WebSocket connections whose client does not take what was written, at the moment.",
+    )
+    .value(
+        counters
+            .slow
+            .get()
+            .saturating_sub(counters.slow_ended.get()),
+    );
+    out.histogram(
+        "rejoin_delivery_duration_seconds",
+        "From the stream's storing a live message to its being written to a WebSocket, to a millisecond.",
+        MICROS,
+    )
+    .sample(&[], &counters.write_us);
 }
 
 fn write_delivery(edge: &Edge, out: &mut Exposition) {
     let counters = edge.hub().counters();
     out.counter("rejoin_deliveries_total", "Messages handed to connections.")
         .value(counters.deliveries.get());
+    let mut family = out.histogram(
+        "rejoin_catch_up_messages",
+        "Messages replayed before a subscription became live, by the farthest place they came from.",
+        1.0,
+    );
+    for source in Source::ALL {
+        let labels = [("source", source.as_str())];
+        family.sample(&labels, &counters.catch_ups[source as usize].messages);
+    }
+    let mut family = out.histogram(
+        "rejoin_catch_up_duration_seconds",
+        "From a subscription's start to its becoming live, by the farthest place messages came from.",
+        MICROS,
+    );
+    for source in Source::ALL {
+        let labels = [("source", source.as_str())];
+        family.sample(&labels, &counters.catch_ups[source as usize].duration_us);
+    }
     out.counter(
-        "rejoin_catch_ups_total",
-        "Subscriptions that became live, by where what they had missed came from.",
+        "rejoin_readers_lapped_total",
+        "Times that a live subscription fell behind the window because its client was slow.",
     )
-    .sample(
-        &[("source", "window")],
-        counters.catch_ups_from_window.get(),
-    )
-    .sample(&[("source", "log")], counters.catch_ups_from_log.get());
+    .value(counters.readers_lapped.get());
     out.counter(
         "rejoin_log_requests_total",
         "Questions to the logs below the window.",

@@ -107,6 +107,7 @@ pub(crate) fn layered(edge: &Edge, routes: Router<Edge>) -> Router {
         // Outermost: a defect anywhere below answers 500 and ends neither
         // the connection nor the process.
         .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn_with_state(edge.clone(), count_errors))
         // Before CORS, which would answer a stranger's preflight politely.
         .layer(middleware::from_fn_with_state(edge.clone(), check_origin))
         .layer(edge.origins().cors_layer());
@@ -115,6 +116,14 @@ pub(crate) fn layered(edge: &Edge, routes: Router<Edge>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(chain)
         .with_state(edge.clone())
+}
+
+async fn count_errors(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(code) = response.extensions().get::<ErrorCode>() {
+        edge.counters().count_error(*code);
+    }
+    response
 }
 
 async fn check_origin(State(edge): State<Edge>, request: Request, next: Next) -> Response {

@@ -20,6 +20,7 @@ use super::frames::encode_output;
 use super::replies::error;
 use super::session::{Session, Work};
 use super::socket::{Received, Socket};
+use super::unwritten::{Stalled, Unwritten};
 use crate::Edge;
 use crate::auth::{Grants, unix_now_s};
 use crate::drain::Phase;
@@ -67,6 +68,7 @@ struct Connection {
     /// Of the token that `times` knows, in seconds since the Unix epoch.
     expires_s: u64,
     bad_frames: u32,
+    unwritten: Unwritten,
 }
 
 /// When what is due. `None` is never.
@@ -75,7 +77,7 @@ struct Times {
     next_ping: Option<Instant>,
     heard: Instant,
     /// Since when the socket has not taken what was written.
-    stalled: Option<Instant>,
+    stalled: Option<Stalled>,
     /// When it has lived long enough.
     lifetime: Option<Instant>,
     /// When a connection that was sent away closes, at the latest.
@@ -114,6 +116,7 @@ impl Connection {
             closing: None,
             expires_s: 0,
             bad_frames: 0,
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -178,11 +181,13 @@ impl Connection {
         match self.socket.poll_flush(cx) {
             Poll::Ready(Ok(())) => {
                 self.times.stalled = None;
+                self.unwritten.written(self.edge.counters());
                 Poll::Pending
             }
             Poll::Ready(Err(())) => Poll::Ready(()),
             Poll::Pending => {
-                self.times.stalled.get_or_insert_with(Instant::now);
+                let edge = &self.edge;
+                self.times.stalled.get_or_insert_with(|| Stalled::now(edge));
                 Poll::Pending
             }
         }
@@ -199,6 +204,7 @@ impl Connection {
             Poll::Pending => return false,
             Poll::Ready(Work::Frames) => {}
             Poll::Ready(Work::Output(output)) => {
+                self.unwritten.note(&output);
                 let frame = encode_output(self.socket.encoding(), output, 0);
                 self.send(frame);
             }
@@ -395,6 +401,9 @@ impl Connection {
 
     fn send_frames(&mut self, frames: Vec<ServerFrame>) {
         for frame in frames {
+            if let ServerBody::Error(error) = &frame.body {
+                self.edge.counters().count_error(error.code);
+            }
             self.send(encode_server(self.socket.encoding(), &frame));
         }
     }
@@ -418,7 +427,7 @@ impl Connection {
                 times.leave_by,
                 times.expires,
                 times.expiry_notice,
-                times.stalled.map(|since| since + write_timeout),
+                times.stalled.as_ref().map(|it| it.since() + write_timeout),
             ]
             .into_iter()
             .flatten()
@@ -439,7 +448,12 @@ impl Connection {
         if past(self.times.gone_by) {
             return Some(self.closing);
         }
-        if past(self.times.stalled.map(|since| since + write_timeout)) {
+        if past(
+            self.times
+                .stalled
+                .as_ref()
+                .map(|it| it.since() + write_timeout),
+        ) {
             // A close frame would wait behind what the peer does not take.
             return Some(Some(CloseCode::SlowConsumer));
         }

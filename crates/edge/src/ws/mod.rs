@@ -7,6 +7,7 @@
 //! - [`requests`]: publish, signal and ack;
 //! - [`replies`]: how a request went;
 //! - [`publishes`]: publishes under way, in order per channel;
+//! - [`unwritten`]: how long messages wait for their socket;
 //! - [`counters`]: what all of them have done;
 //! - [`echo`]: framing alone, for the Autobahn test suite.
 
@@ -19,6 +20,7 @@ mod replies;
 mod requests;
 mod session;
 mod socket;
+mod unwritten;
 
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;

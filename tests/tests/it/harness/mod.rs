@@ -4,6 +4,7 @@ mod edge;
 mod http;
 mod nats;
 mod observe;
+mod python;
 pub(crate) mod raw;
 mod stack;
 mod token;
@@ -11,6 +12,7 @@ mod token;
 pub(crate) use http::{API_KEY, Http};
 pub(crate) use nats::Nats;
 pub(crate) use observe::{Watch, until};
+pub(crate) use python::{python, run};
 pub(crate) use stack::{Stack, StackOptions, connect};
 pub(crate) use token::{TokenSpec, sign};
 

@@ -27,7 +27,11 @@ fn parse(text: &str) -> HashMap<String, f64> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         assert!(name.starts_with("rejoin_"), "{line}");
         assert!(name.chars().all(allowed), "{line}");
-        assert!(kinds.contains_key(name), "{line} has no type");
+        let histogram = ["_bucket", "_sum", "_count"].iter().any(|suffix| {
+            let family = name.strip_suffix(suffix).unwrap_or_default();
+            kinds.get(family) == Some(&"histogram")
+        });
+        assert!(histogram || kinds.contains_key(name), "{line} has no type");
         let labels = &id[name.len()..];
         assert!(labels.is_empty() || (labels.starts_with('{') && labels.ends_with("\"}")));
         let twice = samples.insert(id.to_owned(), value.parse().unwrap());
@@ -68,7 +72,14 @@ async fn the_numbers_move_with_what_happens() {
     let after = scrape(&api).await;
     assert_eq!(after["rejoin_deliveries_total"], 10.0);
     // The second one went on at the head after its reset.
-    assert_eq!(after["rejoin_catch_ups_total{source=\"window\"}"], 2.0);
+    assert_eq!(
+        after["rejoin_catch_up_messages_count{source=\"window\"}"],
+        2.0
+    );
+    assert_eq!(
+        after["rejoin_catch_up_messages_sum{source=\"window\"}"],
+        10.0
+    );
     assert_eq!(after["rejoin_resets_total{reason=\"epoch\"}"], 1.0);
     assert_eq!(after["rejoin_log_requests_total{log=\"stream\"}"], 1.0);
     assert_eq!(after["rejoin_ready"], 0.0);
