@@ -15,8 +15,10 @@
 //! - [`archive`]: of both sides of moving a stream into the archive, and
 //!   [`archiver`], the loop between them;
 //! - [`members`], [`receipts`]: of the place that knows rooms and read state;
+//! - [`access`]: of the place that knows which tokens were revoked;
 //! - [`signal`]: of the transport of what is never stored.
 
+pub mod access;
 pub mod archive;
 pub mod archiver;
 pub mod catch_up;

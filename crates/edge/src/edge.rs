@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use delivery::Hub;
+use delivery::access::AccessRecords;
 use delivery::members::Members;
 use delivery::publish::Publish;
 use delivery::receipts::Receipts;
@@ -39,6 +40,9 @@ pub struct EdgeParts {
     pub members: Option<Arc<dyn Members>>,
     /// What users have received and read; without it acks are refused.
     pub receipts: Option<Arc<dyn Receipts>>,
+    /// What is revoked; without it nothing can be, and tickets are taken once
+    /// per edge.
+    pub access: Option<Arc<dyn AccessRecords>>,
 }
 
 /// A cheap handle to an edge.
@@ -63,11 +67,17 @@ impl Edge {
     pub fn new(parts: EdgeParts) -> Self {
         let config = &parts.config;
         let longest_wait = Duration::from_millis(config.limits.retry_max_ms.into());
+        let readiness = Readiness::new();
+        if parts.access.is_some() {
+            // Until `watch_revocations` has read them.
+            parts.auth.revocations().await_all();
+            readiness.not_ready(crate::revocations::PART, "not read yet");
+        }
         let shared = Shared {
             admission: Admission::new(&config.admission, longest_wait),
             origins: OriginPolicy::new(&config.origins, config.dev),
             drain: Drain::new(config.drain.spread()),
-            readiness: Readiness::new(),
+            readiness,
             registry: Registry::default(),
             counters: WsCounters::default(),
             metrics: Metrics::default(),
@@ -116,6 +126,11 @@ impl Edge {
     /// What users have received and read.
     pub fn receipts(&self) -> Option<&Arc<dyn Receipts>> {
         self.shared.parts.receipts.as_ref()
+    }
+
+    /// What is revoked, and which tickets were used.
+    pub fn access(&self) -> Option<&Arc<dyn AccessRecords>> {
+        self.shared.parts.access.as_ref()
     }
 
     /// What connections have done so far.

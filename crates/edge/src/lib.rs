@@ -8,6 +8,7 @@
 //! - [`http`]: publishing, catching up and health over HTTP;
 //! - [`ws`]: connections over WebSocket;
 //! - [`remote`]: what reaches live connections from outside;
+//! - [`revocations`]: tokens that no longer count, on all edges;
 //! - `receipts`: what users have received and read;
 //! - [`registry`]: the live connections by user;
 //! - [`listen`]: sockets and HTTP/1;
@@ -37,6 +38,7 @@ pub mod readiness;
 mod receipts;
 pub mod registry;
 pub mod remote;
+pub mod revocations;
 mod rights;
 pub mod ws;
 

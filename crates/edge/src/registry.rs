@@ -1,6 +1,7 @@
 //! The live connections of an edge by user, and how to reach into them.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -20,6 +21,8 @@ pub enum Command {
     Removed(Channel),
     /// Memberships may have changed unseen: ask again.
     Recheck,
+    /// Tokens were revoked, perhaps this one's: close it with `revoked` then.
+    CheckToken,
     /// Another device of the user acknowledged something.
     Receipt(Box<Receipt>),
 }
@@ -61,6 +64,8 @@ pub struct ConnectionHandle {
     user: UserId,
     device: Option<Device>,
     transport: Transport,
+    /// The hash of its token's id, 0 without one: enough to find it by.
+    token: AtomicU64,
     commands: Mutex<Vec<Command>>,
     waker: AtomicWaker,
 }
@@ -84,6 +89,13 @@ impl ConnectionHandle {
     /// How it is connected.
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// Tells under which token (`jti`) it lives now. Whoever calls this asks
+    /// afterwards whether that token was revoked: a revocation before the
+    /// call does not find it.
+    pub(crate) fn set_token(&self, id: Option<&str>) {
+        self.token.store(id.map_or(0, token_hash), Ordering::SeqCst);
     }
 
     /// Leaves a command and wakes the connection's task.
@@ -138,6 +150,7 @@ impl Registry {
             user: user.clone(),
             device,
             transport,
+            token: AtomicU64::new(0),
             commands: Mutex::default(),
             waker: AtomicWaker::new(),
         });
@@ -173,6 +186,20 @@ impl Registry {
             .collect()
     }
 
+    /// The connections that live under the token with this id (`jti`), and
+    /// perhaps a few others: ids are compared by their hashes.
+    pub fn of_token(&self, id: &str) -> Vec<Arc<ConnectionHandle>> {
+        let hash = token_hash(id);
+        let lives_under = |it: &&Arc<ConnectionHandle>| it.token.load(Ordering::SeqCst) == hash;
+        let by_user = self.shared.by_user.lock();
+        by_user
+            .values()
+            .flatten()
+            .filter(lives_under)
+            .cloned()
+            .collect()
+    }
+
     /// How many connections of a transport there are.
     pub fn connections(&self, transport: Transport) -> usize {
         self.shared.connections[transport as usize].load(Ordering::Relaxed)
@@ -182,6 +209,13 @@ impl Registry {
     pub fn users(&self) -> usize {
         self.shared.by_user.lock().len()
     }
+}
+
+/// Never 0, which stands for no token.
+fn token_hash(id: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish() | 1
 }
 
 impl Registered {

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::Edge;
 use crate::registry::Command;
+use crate::revocations::{LIFT_CONTROL, REVOKE_CONTROL};
 
 /// Ends subscriptions whose membership ended, on whichever edge it was ended.
 /// Runs for ever.
@@ -92,8 +93,13 @@ pub(crate) async fn send_receipt(
 /// Acts on what other edges tell. Ends when the backplane is closed.
 pub async fn obey_controls(edge: Edge, mut controls: Box<dyn Incoming<Control>>) {
     while let Some(control) = controls.next().await {
-        if &*control.name == RECEIPT_CONTROL {
-            on_receipt(&edge, &control.body);
+        match &*control.name {
+            RECEIPT_CONTROL => on_receipt(&edge, &control.body),
+            name @ (REVOKE_CONTROL | LIFT_CONTROL) => {
+                crate::revocations::on_control(&edge, name, &control.body);
+            }
+            // Of a newer edge, or for somebody else.
+            _ => {}
         }
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use backplane::{Backplane, TailStart};
+use delivery::access::AccessRecords;
 use delivery::members::Members;
 use delivery::receipts::Receipts;
 use delivery::{DeliveryLimits, Hub, Log, window};
 use edge::auth::Authenticator;
-use edge::{Edge, EdgeParts, remote};
-use store::{ArchiveLog, MemberStore, ReceiptStore};
+use edge::{Edge, EdgeParts, remote, revocations};
+use store::{AccessStore, ArchiveLog, MemberStore, ReceiptStore};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -56,6 +57,9 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
     let receipts = store
         .as_ref()
         .map(|store| Arc::new(ReceiptStore::new(store)));
+    let access = store
+        .as_ref()
+        .map(|store| Arc::new(AccessStore::new(store)));
     let edge = Edge::new(EdgeParts {
         config: config.edge.clone(),
         auth,
@@ -65,6 +69,7 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
         controls: Some(Arc::new(backplane.controls())),
         members: members.map(|members| members as Arc<dyn Members>),
         receipts: receipts.map(|receipts| receipts as Arc<dyn Receipts>),
+        access: access.map(|access| access as Arc<dyn AccessRecords>),
     });
     metrics::add_backplane(&edge, backplane);
     metrics::add_process(&edge);
@@ -75,6 +80,9 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
     critical.spawn(obey_controls(edge.clone()));
     if let Some(members) = edge.members().cloned() {
         critical.spawn(watch_members(edge.clone(), members));
+    }
+    if let Some(access) = edge.access().cloned() {
+        critical.spawn(watch_revocations(edge.clone(), access));
     }
     let mut orderly = JoinSet::new();
     if let Some(store) = store {
@@ -154,6 +162,11 @@ async fn report_connection(backplane: Backplane, edge: Edge) -> &'static str {
 async fn watch_members(edge: Edge, members: Arc<dyn Members>) -> &'static str {
     remote::watch_members(edge, members).await;
     "members"
+}
+
+async fn watch_revocations(edge: Edge, access: Arc<dyn AccessRecords>) -> &'static str {
+    revocations::watch_revocations(edge, access).await;
+    "revocations"
 }
 
 async fn pass_signals(edge: Edge) -> &'static str {

@@ -7,7 +7,7 @@
 //! - [`rooms`]: room members; [`receipts`]: what each user has received and read;
 //! - [`outbox`]: messages published from SQL;
 //! - [`once`]: retried publishes of any age yield one message;
-//! - [`access`]: API keys and revocations.
+//! - [`access`]: revocations, and tickets that were used.
 //!
 //! Invariants: no query stands on the path of a live message; with Postgres
 //! away every call answers `Unavailable` within about a second; no queue or
@@ -28,6 +28,7 @@ pub mod rooms;
 mod batch;
 mod listen;
 
+pub use access::AccessStore;
 pub use archive::{ArchiveLog, Sink};
 pub use config::StoreConfig;
 pub use connect::Store;

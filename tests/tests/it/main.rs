@@ -3,6 +3,7 @@
 //! - [`contract`]: what is published arrives, once, in order, on every edge;
 //! - [`resume`]: who was away gets what was missed;
 //! - [`storm`]: everybody comes back at once;
+//! - [`access`]: who is let in, and for how long;
 //! - [`bad_input`]: what hostile and broken clients get;
 //! - [`faults`]: what happens when a part is away;
 //! - [`rust_client`]: the Rust client comes back by itself;
@@ -18,6 +19,7 @@
 
 mod harness;
 
+mod access;
 mod bad_input;
 
 mod contract;

@@ -21,6 +21,11 @@ pub struct AuthConfig {
     /// Clock difference with the issuer that `exp` and `nbf` tolerate, in
     /// seconds; at most 300. Default: 5.
     pub leeway_s: u64,
+    /// Longest life of a token, from `iat` (or from now, where it has none)
+    /// to `exp`, in seconds; 60 to 34560000 (400 days). Longer-lived ones are
+    /// refused. Revocations are remembered for as long. Default: 2592000, 30
+    /// days.
+    pub token_lifetime_max_s: u64,
     /// Signs the tickets of event streams: a secret for HS256, the same on
     /// every edge. Default: none; then it is derived from the first HS256 key
     /// among `keys`, and without one there are no tickets.
@@ -37,6 +42,7 @@ impl Default for AuthConfig {
             issuer: None,
             audience: None,
             leeway_s: 5,
+            token_lifetime_max_s: 30 * 86_400,
             ticket_key: None,
             api_keys: Vec::new(),
         }
@@ -49,6 +55,10 @@ pub const KEYS_MAX: usize = 16;
 
 /// Longest tolerated clock difference; more would be a second lifetime.
 pub const LEEWAY_MAX_S: u64 = 300;
+
+/// The bounds of `token_lifetime_max_s`. SQL keeps a revocation for the upper
+/// one (migrations, `announce_revocations`).
+pub const TOKEN_LIFETIME_S: std::ops::RangeInclusive<u64> = 60..=400 * 86_400;
 
 /// A key that tokens may be signed with. It is bound to its algorithm, so a
 /// public key can never be taken for a shared secret. Exactly one of the

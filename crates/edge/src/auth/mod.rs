@@ -5,6 +5,7 @@
 //! - [`config`]: keys as an operator writes them;
 //! - [`token`]: JSON Web Tokens of users, verified and minted;
 //! - [`api_key`]: keys of services;
+//! - [`revoked`]: which tokens no longer count;
 //! - [`ticket`]: what stands in a URL in the place of a token, once;
 //! - [`Authenticator`]: tells tokens and keys apart and checks both.
 
@@ -12,6 +13,7 @@ pub mod api_key;
 pub mod config;
 pub mod grants;
 pub mod pattern;
+pub mod revoked;
 pub mod ticket;
 pub mod token;
 
@@ -21,6 +23,7 @@ pub use api_key::{API_KEY_PREFIX, ApiKeyConfig};
 pub use config::{AuthConfig, AuthConfigError, KeyConfig, Secret, TokenAlgorithm};
 pub use grants::{Caller, Grants, ServiceGrants};
 pub use pattern::{Pattern, PatternError};
+pub use revoked::{Refused, Revocations};
 pub use token::{Claims, MintError, TOKEN_MAX_BYTES, TokenError, mint};
 
 use api_key::ApiKeys;
@@ -34,6 +37,7 @@ pub struct Authenticator {
     tokens: TokenKeys,
     api_keys: ApiKeys,
     tickets: Option<Tickets>,
+    revocations: Revocations,
 }
 
 /// Why a bearer credential was refused.
@@ -54,12 +58,39 @@ impl Authenticator {
             tokens: TokenKeys::new(config)?,
             api_keys: ApiKeys::new(&config.api_keys)?,
             tickets: Tickets::new(config)?,
+            revocations: Revocations::default(),
         })
     }
 
-    /// Verifies a user's token at the given time.
+    /// Verifies a user's token at the given time. What was revoked is
+    /// refused here, so that no way in can forget to ask.
     pub fn verify_token(&self, token: &str, now_s: u64) -> Result<Grants, TokenError> {
-        self.tokens.verify(token, now_s)
+        let grants = self.tokens.verify(token, now_s)?;
+        self.check_revoked(&grants)?;
+        Ok(grants)
+    }
+
+    /// Whether what a token granted still counts: asked again for what lives
+    /// longer than a request.
+    pub fn check_revoked(&self, grants: &Grants) -> Result<(), TokenError> {
+        self.revocations
+            .check(grants)
+            .map_err(|refused| match refused {
+                Refused::Revoked => TokenError::Revoked,
+                Refused::NotKnown => TokenError::NotReady,
+            })
+    }
+
+    /// Which tokens no longer count.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// How long a token can live, clocks' differences included, in
+    /// milliseconds.
+    pub fn token_lifetime_max_ms(&self) -> i64 {
+        // A year and a little at the most: checked when the keys are read.
+        i64::try_from(self.tokens.lifetime_max_s().saturating_mul(1_000)).unwrap_or(i64::MAX)
     }
 
     /// Signs and takes tickets; `None` where no key for them is configured.

@@ -4,7 +4,8 @@
 //! URLs end up in logs, so a ticket is worth little there: it is valid for
 //! [`TICKET_TTL_S`] seconds and taken once. It carries what the token grants,
 //! signed by the edge, and any edge that has the same key takes it. Whether
-//! it was used is remembered by the edge that took it: whoever reads a
+//! it was used is remembered by the edge that took it, and by the store for
+//! all edges ([`crate::Edge::redeem`]); without a store, whoever reads a
 //! ticket in flight could use it once more on each other edge, until it
 //! expires.
 
@@ -64,6 +65,17 @@ pub enum TicketError {
     /// This edge has as many used tickets to remember as it can.
     #[error("too many tickets were used within a short time")]
     Busy,
+}
+
+/// A ticket that this edge has not taken before.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Redeemed {
+    /// The ticket's id.
+    pub id: Box<str>,
+    /// When it is worth nothing any more, in seconds since the Unix epoch.
+    pub end_s: u64,
+    /// What it grants, if no other edge has taken it.
+    pub grants: Grants,
 }
 
 /// Signs and takes tickets.
@@ -137,8 +149,9 @@ impl Tickets {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
     }
 
-    /// Takes a ticket: what it grants, once. Publishing is not among it.
-    pub fn redeem(&self, ticket: &str, now_s: u64) -> Result<Grants, TicketError> {
+    /// Takes a ticket: what it grants, once on this edge. Publishing is not
+    /// among it.
+    pub fn redeem(&self, ticket: &str, now_s: u64) -> Result<Redeemed, TicketError> {
         // What is added to a token: times, an id, an audience.
         const OVERHEAD_BYTES: usize = 1024;
         if ticket.len() > TOKEN_MAX_BYTES + OVERHEAD_BYTES {
@@ -157,8 +170,8 @@ impl Tickets {
         if end_s <= now_s || claims.token_exp <= now_s {
             return Err(TicketError::Expired);
         }
-        self.take(claims.jti, end_s, now_s)?;
-        Ok(Grants {
+        self.take(claims.jti.clone(), end_s, now_s)?;
+        let grants = Grants {
             inbox: Channel::inbox(&claims.sub),
             user: claims.sub,
             expires_s: claims.token_exp,
@@ -166,6 +179,11 @@ impl Tickets {
             token_id: claims.token_id,
             subscribe: claims.subscribe.into(),
             publish: Box::default(),
+        };
+        Ok(Redeemed {
+            id: claims.jti.into(),
+            end_s,
+            grants,
         })
     }
 

@@ -11,13 +11,15 @@
 //! `rejoin` and its lists may be left out. An unknown key inside `rejoin` is
 //! an error: it could be a restriction that this edge does not know yet.
 
+use delivery::access::TOKEN_ID_MAX_BYTES;
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use protocol::{Channel, UserId};
+use protocol::{Channel, CloseCode, ErrorCode, UserId};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::config::{
-    AuthConfig, AuthConfigError, KEYS_MAX, KeyConfig, LEEWAY_MAX_S, Secret, TokenAlgorithm,
+    AuthConfig, AuthConfigError, KEYS_MAX, KeyConfig, LEEWAY_MAX_S, Secret, TOKEN_LIFETIME_S,
+    TokenAlgorithm,
 };
 use super::grants::Grants;
 use super::pattern::Pattern;
@@ -84,9 +86,18 @@ pub enum TokenError {
     /// `exp` is past: a new token is needed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` is still to come.
+    /// `nbf` or `iat` is still to come.
     #[error("the token is not valid yet")]
     NotYetValid,
+    /// It lives longer than this edge accepts (`auth.token_lifetime_max_s`).
+    #[error("the token lives longer than this edge accepts (exp - iat)")]
+    TooLongLived,
+    /// It was revoked, by its id or with all of the user's.
+    #[error("the token was revoked")]
+    Revoked,
+    /// It may be good: this edge has not read yet what is revoked.
+    #[error("this edge does not know yet which tokens are revoked; try again")]
+    NotReady,
     /// `iss` is missing or not the configured one.
     #[error("the token's issuer (iss) is not accepted")]
     Issuer,
@@ -103,6 +114,42 @@ impl TokenError {
     /// not at all.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired)
+    }
+
+    /// The code that its holder is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotReady => ErrorCode::Unavailable,
+            Self::TooLarge
+            | Self::Malformed
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::TooLongLived
+            | Self::Revoked
+            | Self::Issuer
+            | Self::Audience
+            | Self::Claims(_) => ErrorCode::Unauthorized,
+        }
+    }
+
+    /// The code with which a connection is closed that shows it.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::NotReady => CloseCode::Unavailable,
+            Self::Revoked => CloseCode::Revoked,
+            Self::TooLarge
+            | Self::Malformed
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::TooLongLived
+            | Self::Issuer
+            | Self::Audience
+            | Self::Claims(_) => CloseCode::Unauthorized,
+        }
     }
 }
 
@@ -126,6 +173,7 @@ struct ReceivedClaims {
 pub(super) struct TokenKeys {
     keys: Vec<TokenKey>,
     leeway_s: u64,
+    lifetime_max_s: u64,
 }
 
 #[derive(Debug)]
@@ -147,6 +195,11 @@ impl TokenKeys {
             let reason = format!("at most {LEEWAY_MAX_S} seconds");
             return Err(AuthConfigError::new("leeway_s", reason));
         }
+        if !TOKEN_LIFETIME_S.contains(&config.token_lifetime_max_s) {
+            let (least, most) = (TOKEN_LIFETIME_S.start(), TOKEN_LIFETIME_S.end());
+            let reason = format!("{least} to {most} seconds");
+            return Err(AuthConfigError::new("token_lifetime_max_s", reason));
+        }
         let keys = config
             .keys
             .iter()
@@ -155,7 +208,13 @@ impl TokenKeys {
         Ok(Self {
             keys: keys.collect::<Result<_, _>>()?,
             leeway_s: config.leeway_s,
+            lifetime_max_s: config.token_lifetime_max_s,
         })
+    }
+
+    /// How long after it was issued a token may still be accepted, in seconds.
+    pub(super) fn lifetime_max_s(&self) -> u64 {
+        self.lifetime_max_s + 2 * self.leeway_s
     }
 
     pub(super) fn verify(&self, token: &str, now_s: u64) -> Result<Grants, TokenError> {
@@ -188,8 +247,20 @@ impl TokenKeys {
             return Err(TokenError::Expired);
         }
         let valid_now = |from: u64| from <= now_s.saturating_add(self.leeway_s);
-        if !claims.nbf.is_none_or(valid_now) {
+        // A token that says it will be issued would outlive the revocation
+        // of everything issued until now.
+        if !claims.nbf.is_none_or(valid_now) || !claims.iat.is_none_or(valid_now) {
             return Err(TokenError::NotYetValid);
+        }
+        let issued_s = claims.iat.unwrap_or(now_s);
+        if claims.exp > issued_s.saturating_add(self.lifetime_max_s + self.leeway_s) {
+            return Err(TokenError::TooLongLived);
+        }
+        if let Some(id) = &claims.jti
+            && id.len() > TOKEN_ID_MAX_BYTES
+        {
+            let reason = format!("jti has at most {TOKEN_ID_MAX_BYTES} bytes");
+            return Err(TokenError::Claims(reason.into()));
         }
         Ok(Grants {
             inbox: Channel::inbox(&claims.sub),

@@ -198,12 +198,63 @@ fn times_are_checked_with_the_leeway() {
     assert_eq!(at("exp", NOW_S - 4).unwrap().expires_s, NOW_S + 1);
     assert!(at("nbf", NOW_S + 5).is_ok());
     assert_eq!(at("nbf", NOW_S + 6), Err(TokenError::NotYetValid));
+    // One that was issued in the future would outlive its revocation.
+    assert!(at("iat", NOW_S + 5).is_ok());
+    assert_eq!(at("iat", NOW_S + 6), Err(TokenError::NotYetValid));
     // The largest time is not an overflow.
-    assert_eq!(at("exp", u64::MAX).unwrap().expires_s, u64::MAX);
+    assert_eq!(at("exp", u64::MAX), Err(TokenError::TooLongLived));
     assert!(at("nbf", u64::MAX).is_err());
     // Fractions are allowed by RFC 7519.
     let fraction = json!(NOW_S as f64 + 0.5);
     assert!(verify(&with(alice(), "exp", fraction)).is_ok());
+}
+
+#[test]
+fn a_token_lives_no_longer_than_its_revocation_would() {
+    let most = AuthConfig::default().token_lifetime_max_s + 5;
+    let lives = |from: Option<u64>, exp: u64| {
+        let claims = with(alice(), "exp", json!(exp));
+        verify(&from.map_or(claims.clone(), |iat| with(claims, "iat", json!(iat)))).map(|_| ())
+    };
+    assert_eq!(lives(None, NOW_S + most), Ok(()));
+    assert_eq!(lives(None, NOW_S + most + 1), Err(TokenError::TooLongLived));
+    let issued = NOW_S - 1_000;
+    assert_eq!(lives(Some(issued), issued + most), Ok(()));
+    let longer = lives(Some(issued), issued + most + 1);
+    assert_eq!(longer, Err(TokenError::TooLongLived));
+    for token_lifetime_max_s in [59, 400 * 86_400 + 1] {
+        let error = Authenticator::new(&AuthConfig {
+            token_lifetime_max_s,
+            ..AuthConfig::default()
+        });
+        assert_eq!(error.unwrap_err().field, "token_lifetime_max_s");
+    }
+}
+
+#[test]
+fn a_token_id_is_bounded() {
+    let id = |bytes| verify(&with(alice(), "jti", json!("x".repeat(bytes))));
+    assert!(id(256).is_ok());
+    assert!(matches!(id(257), Err(TokenError::Claims(_))));
+}
+
+#[test]
+fn a_revoked_token_is_refused_as_a_bearer_too() {
+    let auth = authenticator(vec![hs256(SECRET)]);
+    let token = hs_token(&with(alice(), "jti", json!("t-1")));
+    assert!(auth.verify_bearer(&token, NOW_S).is_ok());
+    auth.revocations().await_all();
+    assert_eq!(auth.verify_token(&token, NOW_S), Err(TokenError::NotReady));
+    auth.revocations().replace([delivery::access::Revocation {
+        revoked: delivery::access::Revoked::Token("t-1".into()),
+        before_ms: 0,
+        expires_ms: i64::MAX,
+    }]);
+    assert_eq!(
+        auth.verify_bearer(&token, NOW_S),
+        Err(crate::auth::BearerError::Token(TokenError::Revoked))
+    );
+    assert!(auth.verify_token(&hs_token(&alice()), NOW_S).is_ok());
 }
 
 #[test]

@@ -13,8 +13,8 @@ use delivery::publish::PublishError;
 use protocol::{Channel, ErrorCode};
 use serde::Serialize;
 
-use crate::auth::BearerError;
 use crate::auth::ticket::TicketError;
+use crate::auth::{BearerError, TokenError};
 
 /// When a request is to be retried that names no time of its own.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
@@ -134,7 +134,16 @@ impl IntoResponse for ApiError {
 
 impl From<BearerError> for ApiError {
     fn from(error: BearerError) -> Self {
-        Self::new(ErrorCode::Unauthorized, error.to_string())
+        match error {
+            BearerError::Token(error) => error.into(),
+            BearerError::UnknownApiKey => Self::new(ErrorCode::Unauthorized, error.to_string()),
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        Self::new(error.code(), error.to_string())
     }
 }
 

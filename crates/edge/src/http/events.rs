@@ -66,7 +66,7 @@ pub async fn events(
         edge.config().limits.subscriptions,
     )?;
     edge.admission().connect()?;
-    let caller = caller(&edge, &headers, query.ticket.as_deref())?;
+    let caller = caller(&edge, &headers, query.ticket.as_deref()).await?;
     let listening = Listening::start(&edge, caller, wanted, Transport::EventStream).await?;
     edge.counters().sse_connects.add(1);
     let body = Body::from_stream(EventStream::new(edge, listening));
@@ -81,7 +81,11 @@ pub async fn events(
 }
 
 /// The header goes before the ticket, which is not used up then.
-fn caller(edge: &Edge, headers: &HeaderMap, ticket: Option<&str>) -> Result<Caller, ApiError> {
+async fn caller(
+    edge: &Edge,
+    headers: &HeaderMap,
+    ticket: Option<&str>,
+) -> Result<Caller, ApiError> {
     if let Some(credential) = bearer::credential(headers) {
         return Ok(edge.auth().verify_bearer(credential, unix_now_s())?);
     }
@@ -90,11 +94,7 @@ fn caller(edge: &Edge, headers: &HeaderMap, ticket: Option<&str>) -> Result<Call
             "expected the header Authorization: Bearer <token or API key>, or ?ticket=<ticket>";
         return Err(ApiError::new(ErrorCode::Unauthorized, message));
     };
-    let tickets = edge
-        .auth()
-        .tickets()
-        .ok_or_else(super::ticket::unsupported)?;
-    Ok(Caller::User(tickets.redeem(ticket, unix_now_s())?))
+    Ok(Caller::User(edge.redeem(ticket).await?))
 }
 
 struct EventStream {

@@ -18,7 +18,7 @@ use protocol::frame::{ServerBody, ServerFrame, UnsubscribeReason, Unsubscribed};
 use protocol::{Channel, CloseCode, Encoding, ErrorCode, From, encode_server};
 
 use super::error::ApiError;
-use crate::auth::Caller;
+use crate::auth::{Caller, TokenError};
 use crate::registry::{Command, Registered, Transport};
 use crate::ws::encode_output;
 use crate::{Edge, http::positions};
@@ -84,7 +84,10 @@ impl Listening {
         let registered = match &caller {
             Caller::User(grants) => {
                 let user = grants.user.clone();
-                Some(edge.registry().add(user, None, transport))
+                let registered = edge.registry().add(user, None, transport);
+                registered.handle().set_token(grants.token_id.as_deref());
+                edge.auth().check_revoked(grants)?;
+                Some(registered)
             }
             Caller::Service(_) => None,
         };
@@ -195,6 +198,13 @@ impl Listening {
                 Command::Removed(room) if !self.caller.may_read(&room) => self.remove(&room),
                 Command::Removed(_) => {}
                 Command::Recheck => self.recheck(),
+                Command::CheckToken if is_revoked(&self.edge, &self.caller) => {
+                    // Nothing that waits goes out before.
+                    self.queue.clear();
+                    self.queue
+                        .push_back(Heard::End(End::Closed(CloseCode::Revoked)));
+                }
+                Command::CheckToken => {}
                 Command::Receipt(receipt) => self.queue.push_back(Heard::Frame {
                     json: json(ServerBody::Receipt(*receipt)),
                     news: true,
@@ -297,6 +307,14 @@ impl Listening {
             json: encode_output(Encoding::Json, output, 0),
             news,
         }
+    }
+}
+
+/// Only what is known ends a stream that was let in.
+fn is_revoked(edge: &Edge, caller: &Caller) -> bool {
+    match caller {
+        Caller::User(grants) => edge.auth().check_revoked(grants) == Err(TokenError::Revoked),
+        Caller::Service(_) => false,
     }
 }
 

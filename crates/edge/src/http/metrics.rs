@@ -62,6 +62,8 @@ fn write_connections(edge: &Edge, out: &mut Exposition) {
     }
     out.gauge("rejoin_users", "Users with at least one connection.")
         .value(registry.users());
+    out.gauge("rejoin_revocations", "Revocations in force.")
+        .value(edge.auth().revocations().len());
     out.counter("rejoin_connects_total", "Clients let in.")
         .sample(&[("transport", "websocket")], counters.connects.get())
         .sample(&[("transport", "sse")], counters.sse_connects.get())

@@ -3,6 +3,7 @@
 //! - [`publish`]: one message, or a batch;
 //! - [`signal`]: to those who listen now;
 //! - [`catch_up`]: a channel's messages after a position, and history;
+//! - [`revocations`]: tokens that no longer count;
 //! - [`rooms`]: who is in which room; [`inbox`]: what a user has not read;
 //! - [`health`]: is the process alive, and should it get connections;
 //! - [`events`]: channels as server-sent events; [`ticket`]: for browsers,
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod poll;
 mod positions;
 pub mod publish;
+pub mod revocations;
 pub mod rooms;
 pub mod signal;
 pub mod ticket;
@@ -80,6 +82,10 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
         .route("/v1/users/{user}/inbox", get(inbox::inbox))
         .route("/v1/users/{user}/acks", post(inbox::acknowledge))
         .route("/v1/whoami", get(whoami::whoami))
+        .route(
+            "/v1/admin/revocations",
+            post(revocations::revoke).delete(revocations::lift),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))

@@ -244,6 +244,7 @@ impl Api {
             controls: None,
             members: None,
             receipts: None,
+            access: None,
         });
         // A route with a defect, under the same chain as all others.
         let routes = super::routes(&edge).route("/panics", get(defect));

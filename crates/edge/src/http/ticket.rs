@@ -10,8 +10,8 @@ use serde_json::json;
 use super::bearer::Bearer;
 use super::error::ApiError;
 use crate::Edge;
-use crate::auth::ticket::TICKET_TTL_S;
-use crate::auth::{Caller, unix_now_s};
+use crate::auth::ticket::{TICKET_TTL_S, TicketError};
+use crate::auth::{Caller, Grants, unix_now_s};
 
 /// `POST /v1/tickets`: a ticket for one `GET /v1/events?ticket=…` on any
 /// edge, with the rights of the token to read.
@@ -29,7 +29,28 @@ pub async fn issue(State(edge): State<Edge>, Bearer(caller): Bearer) -> Result<R
     Ok(([(header::CACHE_CONTROL, no_store)], Json(body)).into_response())
 }
 
-pub(super) fn unsupported() -> ApiError {
+impl Edge {
+    /// What a ticket grants, once in the whole deployment, or once per edge
+    /// where there is no store.
+    ///
+    /// # Errors
+    /// `unauthorized` for what is no ticket, expired, used or revoked;
+    /// `unavailable` while nobody can tell whether it was used.
+    pub async fn redeem(&self, ticket: &str) -> Result<Grants, ApiError> {
+        let tickets = self.auth().tickets().ok_or_else(unsupported)?;
+        let redeemed = tickets.redeem(ticket, unix_now_s())?;
+        self.auth().check_revoked(&redeemed.grants)?;
+        if let Some(records) = self.access() {
+            let end_ms = i64::try_from(redeemed.end_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
+            if !records.take_ticket(redeemed.id, end_ms).await? {
+                return Err(TicketError::Used.into());
+            }
+        }
+        Ok(redeemed.grants)
+    }
+}
+
+fn unsupported() -> ApiError {
     let message = "this edge has no key for tickets (auth.ticket_key)";
     ApiError::new(ErrorCode::Unsupported, message)
 }

@@ -22,7 +22,7 @@ use super::session::{Session, Work};
 use super::socket::{Received, Socket};
 use super::unwritten::{Stalled, Unwritten};
 use crate::Edge;
-use crate::auth::{Grants, unix_now_s};
+use crate::auth::{Grants, TokenError, unix_now_s};
 use crate::drain::Phase;
 
 /// How long a closed connection waits for the peer's close frame.
@@ -291,21 +291,23 @@ impl Connection {
                 .edge
                 .auth()
                 .verify_token(token.as_str(), unix_now_s())
-                .map_err(|problem| problem.to_string()),
+                .map_err(Some),
             (None, Some(grants)) => Ok(grants),
-            (None, None) => {
-                Err("a token is needed, here or in the Authorization header".to_owned())
-            }
+            (None, None) => Err(None),
         };
-        let grants = match verified {
-            Ok(grants) => grants,
-            Err(message) => {
-                self.send_frames(vec![error(req, ErrorCode::Unauthorized, message, None)]);
-                return self.close(CloseCode::Unauthorized);
-            }
+        // Registered first: a revocation from now on finds this connection,
+        // and one from before is seen by the check.
+        let session = verified.and_then(|grants| {
+            let session = Session::new(self.edge.clone(), grants, connect.device);
+            let revoked = self.edge.auth().check_revoked(&session.grants);
+            revoked.map(|()| session).map_err(Some)
+        });
+        let mut session = match session {
+            Ok(session) => session,
+            Err(problem) => return self.refuse(req, problem),
         };
         self.edge.counters().connects.add(1);
-        self.note_expiry(grants.expires_s);
+        self.note_expiry(session.grants.expires_s);
         let limits = &self.edge.config().limits;
         self.times.connect_by = None;
         // At a random moment, so that clients that came together do not stay
@@ -315,8 +317,7 @@ impl Connection {
             .mul_f64(0.5 + rand::random::<f64>() / 2.0);
         self.times.next_ping = Some(Instant::now() + first_ping);
         self.times.lifetime = limits.lifetime().map(|lifetime| Instant::now() + lifetime);
-        let expires_ms = grants.expires_s.saturating_mul(1_000);
-        let mut session = Session::new(self.edge.clone(), grants, connect.device);
+        let expires_ms = session.grants.expires_s.saturating_mul(1_000);
         let connected = Connected {
             session: format!("{}-{}", self.edge.config().name, session.id()).into(),
             user: session.grants.user.clone(),
@@ -353,6 +354,20 @@ impl Connection {
             session.subscribe_rooms(req, out);
         }
         self.session = Some(session);
+    }
+
+    /// Lets nobody in, and says why; no token is none to speak of.
+    fn refuse(&mut self, req: u32, problem: Option<TokenError>) {
+        let (code, message, close) = match problem {
+            Some(problem) => (problem.code(), problem.to_string(), problem.close_code()),
+            None => {
+                let message = "a token is needed, here or in the Authorization header";
+                let (code, close) = (ErrorCode::Unauthorized, CloseCode::Unauthorized);
+                (code, message.to_owned(), close)
+            }
+        };
+        self.send_frames(vec![error(req, code, message, None)]);
+        self.close(close);
     }
 
     /// The connection's turn to leave has come, or its last moment.

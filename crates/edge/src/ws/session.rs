@@ -13,7 +13,7 @@ use protocol::{Channel, ClientBody, ClientFrame, CloseCode, Device, ErrorCode, S
 use super::publishes::Publishes;
 use super::replies::{error, forbidden, published, store_error};
 use crate::Edge;
-use crate::auth::Grants;
+use crate::auth::{Grants, TokenError};
 use crate::registry::{Command, Registered, Transport};
 
 /// Questions to the store of one connection that are under way. With this
@@ -37,11 +37,15 @@ pub(super) enum Answer {
         req: u32,
         subscribe: Subscribe,
         member: Result<bool, StoreFailure>,
+        /// [`Session::rights_lost`] when it was asked.
+        asked: u32,
     },
     /// The rooms of the user, to be subscribed to.
     Rooms {
         req: u32,
         rooms: Result<Vec<Channel>, StoreFailure>,
+        /// [`Session::rights_lost`] when it was asked.
+        asked: u32,
     },
     /// Whether the user is still a member of a subscribed room.
     StillMember {
@@ -60,6 +64,9 @@ pub(super) struct Session {
     registered: Registered,
     pub(super) feed: Feed,
     pub(super) publishes: Publishes,
+    /// How often a membership ended, or may have. An answer from before is
+    /// asked for again: the subscription would start after its end was told.
+    rights_lost: u32,
     /// None while nothing is asked.
     lookups: Option<Box<FuturesUnordered<BoxFuture<'static, Answer>>>>,
 }
@@ -69,6 +76,7 @@ impl Session {
         let registered =
             edge.registry()
                 .add(grants.user.clone(), device.clone(), Transport::WebSocket);
+        registered.handle().set_token(grants.token_id.as_deref());
         let feed = edge.hub().feed();
         Self {
             edge,
@@ -77,6 +85,7 @@ impl Session {
             registered,
             feed,
             publishes: Publishes::default(),
+            rights_lost: 0,
             lookups: None,
         }
     }
@@ -124,12 +133,14 @@ impl Session {
         if self.grants.may_subscribe(&subscribe.channel) {
             return self.start(req, subscribe, out);
         }
+        let asked = self.rights_lost;
         match self.membership(&subscribe.channel) {
             Some(member) => self.ask(Box::pin(async move {
                 Answer::MayJoin {
                     req,
                     subscribe,
                     member: member.await,
+                    asked,
                 }
             })),
             None => out.push(forbidden(req, "subscribing to", subscribe.channel)),
@@ -145,11 +156,13 @@ impl Session {
         };
         let user = self.grants.user.clone();
         let most = self.edge.config().limits.subscriptions;
+        let asked = self.rights_lost;
         self.ask(Box::pin(async move {
             let listing = members.rooms(user, None, most).await;
             Answer::Rooms {
                 req,
                 rooms: listing.map(|listing| listing.items),
+                asked,
             }
         }));
     }
@@ -273,16 +286,16 @@ impl Session {
                 return;
             }
             Err(problem) => {
-                out.push(error(
-                    req,
-                    ErrorCode::Unauthorized,
-                    problem.to_string(),
-                    None,
-                ));
+                out.push(error(req, problem.code(), problem.to_string(), None));
                 return;
             }
         };
         self.grants = grants;
+        let handle = self.registered.handle();
+        handle.set_token(self.grants.token_id.as_deref());
+        // Revoked since it was verified, and before it could be found: asked
+        // again with the other commands.
+        handle.send(Command::CheckToken);
         let expires_ms = self.grants.expires_s.saturating_mul(1_000);
         out.push(ServerFrame::reply(
             req,
@@ -331,11 +344,16 @@ impl Session {
                 req,
                 subscribe,
                 member: Ok(true),
-            } => self.start(req, subscribe, out),
+                asked,
+            } => match asked == self.rights_lost {
+                true => self.start(req, subscribe, out),
+                false => self.subscribe(req, subscribe, out),
+            },
             Answer::MayJoin {
                 req,
                 subscribe,
                 member: Ok(false),
+                ..
             } => {
                 out.push(forbidden(req, "subscribing to", subscribe.channel));
             }
@@ -343,12 +361,19 @@ impl Session {
                 req,
                 subscribe,
                 member: Err(failure),
+                ..
             } => {
                 out.push(store_error(req, &failure, Some(subscribe.channel)));
             }
             Answer::Rooms {
                 req,
+                rooms: Ok(_),
+                asked,
+            } if asked != self.rights_lost => self.subscribe_rooms(req, out),
+            Answer::Rooms {
+                req,
                 rooms: Ok(rooms),
+                ..
             } => {
                 let from = self.default_from();
                 for channel in rooms {
@@ -368,6 +393,7 @@ impl Session {
             Answer::Rooms {
                 req,
                 rooms: Err(failure),
+                ..
             } => out.push(store_error(req, &failure, None)),
             Answer::StillMember {
                 room,
@@ -387,11 +413,21 @@ impl Session {
         match command {
             Command::Close(code) => return Some(code),
             Command::Removed(room) => {
+                self.rights_lost = self.rights_lost.wrapping_add(1);
                 if !self.grants.may_subscribe(&room) {
                     self.remove(room, out);
                 }
             }
-            Command::Recheck => self.recheck(out),
+            Command::Recheck => {
+                self.rights_lost = self.rights_lost.wrapping_add(1);
+                self.recheck(out);
+            }
+            Command::CheckToken => {
+                // Only what is known ends a connection that was let in.
+                if self.edge.auth().check_revoked(&self.grants) == Err(TokenError::Revoked) {
+                    return Some(CloseCode::Revoked);
+                }
+            }
             Command::Receipt(receipt) => out.push(ServerFrame::new(ServerBody::Receipt(*receipt))),
         }
         None

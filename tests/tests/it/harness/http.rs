@@ -110,6 +110,21 @@ impl Http {
         answer(request.bearer_auth(API_KEY).body(body)).await
     }
 
+    /// One try of a POST with a credential.
+    pub(crate) async fn post_as(&self, credential: &str, path: &str, body: &str) -> Answer {
+        let request = self.client.post(format!("{}{path}", self.base));
+        answer(request.bearer_auth(credential).body(body.to_owned())).await
+    }
+
+    /// A GET whose answer is read piece by piece, with a credential or without.
+    pub(crate) async fn open(&self, credential: Option<&str>, path: &str) -> reqwest::Response {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        if let Some(credential) = credential {
+            request = request.bearer_auth(credential);
+        }
+        request.send().await.expect("an answer")
+    }
+
     /// One try of a PUT without a body, with the API key.
     pub(crate) async fn put(&self, path: &str) -> Answer {
         let request = self.client.put(format!("{}{path}", self.base));

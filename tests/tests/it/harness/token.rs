@@ -16,6 +16,10 @@ pub(crate) struct TokenSpec {
     pub(crate) publish: Vec<String>,
     /// From now, in seconds; negative: expired.
     pub(crate) ttl_s: i64,
+    /// `jti`.
+    pub(crate) id: Option<String>,
+    /// `iat`, from now, in seconds.
+    pub(crate) issued_s: Option<i64>,
     pub(crate) secret: String,
     pub(crate) algorithm: Algorithm,
 }
@@ -29,6 +33,8 @@ impl TokenSpec {
             subscribe: channels.clone(),
             publish: channels,
             ttl_s: 3_600,
+            id: None,
+            issued_s: None,
             secret: SECRET.to_owned(),
             algorithm: Algorithm::HS256,
         }
@@ -37,11 +43,17 @@ impl TokenSpec {
 
 /// Signs it.
 pub(crate) fn sign(spec: &TokenSpec) -> String {
-    let claims = json!({
+    let mut claims = json!({
         "sub": spec.user,
         "exp": now_s() + spec.ttl_s,
         "rejoin": { "subscribe": spec.subscribe, "publish": spec.publish },
     });
+    if let Some(id) = &spec.id {
+        claims["jti"] = json!(id);
+    }
+    if let Some(issued_s) = spec.issued_s {
+        claims["iat"] = json!(now_s() + issued_s);
+    }
     let key = EncodingKey::from_secret(spec.secret.as_bytes());
     jsonwebtoken::encode(&Header::new(spec.algorithm), &claims, &key).expect("claims are JSON")
 }

@@ -346,6 +346,7 @@ impl Live {
             controls: None,
             members: Some(self.rooms.clone()),
             receipts: Some(self.read_state.clone()),
+            access: None,
         });
         let (tail, script) = mpsc::unbounded_channel();
         let window = Arc::clone(&edge.hub().windows()[0]);
