@@ -7,7 +7,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test autobahn check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
+.PHONY: help demo test autobahn fuzz check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: ## Run every test, on a real nats-server and Postgres (gets them when they
 
 autobahn: ## Run the Autobahn test suite (RFC 6455) against the edge's handshake and framing (needs Python 3)
 	@tests/autobahn/run
+
+fuzz: ## Fuzz every parser of strangers' bytes with libFuzzer (SECONDS_EACH=60)
+	@scripts/fuzz
 
 check: fmt-check lint deny ## What CI checks before it tests: format, lints, dependencies
 

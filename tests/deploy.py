@@ -75,6 +75,8 @@ def check_compose():
     schema = json.loads((ROOT / "tests/schemas/compose-spec.json").read_text())
     raw = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     secrets = {"API_KEY_SHA256": "a" * 64, "POSTGRES_PASSWORD": "secret"}
+    for user in ["EDGE", "ARCHIVER", "SERVICE", "VIEWER", "OPERATOR"]:
+        secrets[f"NATS_{user}_PASSWORD"] = "secret"
     cluster = env_file((ROOT / "deploy/cluster.env").read_text())
     for env, servers in [(secrets, 1), ({**secrets, **cluster}, 3)]:
         compose = interpolate(raw, env)

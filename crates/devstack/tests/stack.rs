@@ -129,18 +129,25 @@ async fn a_server_that_cannot_start_says_why() {
 async fn the_shipped_configuration_is_valid_and_maps_as_ours_does() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nats.conf");
     let program = devstack::Tools::nats_server(&devstack::silent()).unwrap();
-    let checked = Command::new(program)
-        .arg("-t")
-        .arg("-c")
-        .arg(&shipped)
-        .env("HOSTNAME", "node")
-        .output()
-        .unwrap();
-    assert!(
-        checked.status.success(),
-        "{}",
-        String::from_utf8_lossy(&checked.stderr)
-    );
+    let check = |file: &Path, password: Option<&str>| {
+        let mut check = Command::new(&program);
+        check.arg("-t").arg("-c").arg(file);
+        for user in ["EDGE", "ARCHIVER", "SERVICE", "VIEWER", "OPERATOR"] {
+            let variable = format!("NATS_{user}_PASSWORD");
+            check.env_remove(&variable);
+            check.envs(password.map(|password| (variable, password)));
+        }
+        let checked = check.output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        (checked.status.success(), said)
+    };
+    let (valid, said) = check(&shipped, None);
+    assert!(valid, "{said}");
+    let secured = shipped.with_file_name("nats-secured.conf");
+    let (valid, said) = check(&secured, Some("secret"));
+    assert!(valid, "{said}");
+    let (valid, _) = check(&secured, None);
+    assert!(!valid, "users without passwords are let in");
 
     let server = NatsServer::start(NatsOptions::default()).await.unwrap();
     let ours = std::fs::read_to_string(server.data_dir().join("nats.conf")).unwrap();

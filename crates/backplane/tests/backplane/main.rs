@@ -6,6 +6,7 @@ mod cluster;
 mod faults;
 mod live;
 mod log;
+mod permissions;
 mod provision;
 mod signals;
 mod support;

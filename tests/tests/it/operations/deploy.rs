@@ -33,10 +33,19 @@ async fn compose_and_kubernetes_take_the_manifests() {
 async fn nats_server_takes_the_shipped_configuration() {
     let look = tokio::task::spawn_blocking(|| Tools::nats_server(&silent()));
     let server = look.await.expect("no panic").expect("nats-server");
-    for name in ["nats.conf", "nats-cluster.conf"] {
+    let names = [
+        "nats.conf",
+        "nats-cluster.conf",
+        "nats-secured.conf",
+        "nats-cluster-secured.conf",
+    ];
+    for name in names {
         let mut command = Command::new(&server);
         command.arg("-t").arg("-c").arg(file("deploy").join(name));
         command.env("NATS_NAME", "a");
+        for user in ["EDGE", "ARCHIVER", "SERVICE", "VIEWER", "OPERATOR"] {
+            command.env(format!("NATS_{user}_PASSWORD"), "secret");
+        }
         command.env("NATS_ROUTES", "[nats://127.0.0.1:1, nats://127.0.0.1:2]");
         let said = output(&mut command, "").await;
         assert!(said.contains("is valid"), "{name}: {said}");
