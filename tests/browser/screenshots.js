@@ -51,7 +51,7 @@ try {
       await clinic.page.screenshot({ path });
     });
   }
-  await take(stack, 'clinic-phone', { viewport: { width: 375, height: 812 }, deviceScaleFactor: 1.5 }, async (context, path) => {
+  await take(stack, 'clinic-phone', { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5 }, async (context, path) => {
     const clinic = await Clinic.open(context, stack.url);
     await clinic.allUp();
     await scene(clinic, (role) => clinic.page.locator(`#tab-${role}`).click());
@@ -61,7 +61,6 @@ try {
   await take(stack, 'inspector', { viewport: { width: 1280, height: 800 } }, async (context, path) => {
     const page = context.pages()[0];
     await page.goto(`${stack.url}/inspector`);
-    await page.getByRole('button', { name: 'Connect', exact: true }).click();
     await page.locator('#state[data-tone="good"]').waitFor();
     await page.getByRole('button', { name: 'Subscribe' }).click();
     for (const text of ['hello', 'is anybody there?', 'good night']) {

@@ -39,8 +39,7 @@ export class Home {
 
   static async find(options: HomeOptions): Promise<Home> {
     const { storage } = options;
-    let device = options.device ?? (await storage.get(DEVICE_KEY));
-    if (device === undefined) await storage.set(DEVICE_KEY, (device = newId()));
+    const device = options.device ?? (await deviceOf(storage));
     const user = options.user ?? (await whose(options));
     const scope = `rejoin/${encodeURIComponent(user)}/${device}`;
     // The lock manager of a sandboxed page exists and refuses.
@@ -94,6 +93,16 @@ export class Home {
   private outboxOf(place: string): string {
     return `${this.scope}/outbox/${place}/`;
   }
+}
+
+/** The same for all tabs, also for those that start together. */
+async function deviceOf(storage: Storage): Promise<string> {
+  const known = await storage.get(DEVICE_KEY);
+  if (known !== undefined) return known;
+  const made = newId();
+  if (storage.add) return storage.add(DEVICE_KEY, made);
+  await storage.set(DEVICE_KEY, made);
+  return made;
 }
 
 async function whose({ tokens, storage }: HomeOptions): Promise<string> {

@@ -5,7 +5,7 @@ export { Rejoin } from './rejoin.js';
 export { RejoinError, type LocalCode } from './errors.js';
 export { newId } from './uuid.js';
 export { Subscription } from './subscription.js';
-export type { Reset, SubscribeOptions, SubscriptionEvents, SubscriptionState } from './subscription-options.js';
+export type { ImpliedOptions, Reset, SubscribeOptions, SubscriptionEvents, SubscriptionState } from './subscription-options.js';
 export type { Message, Signal } from './message.js';
 export type { OutboxEntry, PublishResult } from './outbox.js';
 export type {

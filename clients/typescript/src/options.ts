@@ -5,7 +5,8 @@ import type { Message } from './message.js';
 import type { OutboxEntry } from './outbox.js';
 import type { Connected } from './protocol.js';
 import type { Storage } from './storage/storage.js';
-import type { Reset } from './subscription-options.js';
+import type { Subscription } from './subscription.js';
+import type { ImpliedOptions, Reset } from './subscription-options.js';
 import type { GetToken } from './token.js';
 import type { Transport, WebSocketLike } from './transport/link.js';
 
@@ -22,6 +23,11 @@ export interface RejoinOptions {
   device?: string;
   /** Default: IndexedDB where there is, else memory. */
   storage?: Storage;
+  /** Listens to the user's own inbox, `user:<id>`, without its being named. */
+  inbox?: ImpliedOptions;
+  /** Listens to every room that the user is a member of, without their being
+   * named; to one that was joined later, from the next connection on. */
+  rooms?: ImpliedOptions;
   /** What to try, in this order; default `['websocket', 'sse', 'poll']`. */
   transports?: readonly Transport[];
   /** Default: the global one; in Node below 22, the package `ws`. */
@@ -74,6 +80,8 @@ export interface RejoinEvents extends Record<RejoinState, StateEvent> {
   state: StateEvent;
   /** A connection was accepted: which edge, as whom. */
   session: Connected;
+  /** The inbox or a room is listened to, because `inbox` or `rooms` says so. */
+  subscription: Subscription;
   /** Something went wrong that no promise tells of. */
   error: RejoinError;
   /** What some subscription missed cannot be had any more. */

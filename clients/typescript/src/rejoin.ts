@@ -5,6 +5,7 @@ import { RejoinError } from './errors.js';
 import { Emitter } from './events.js';
 import { watch } from './environment.js';
 import { Home } from './home.js';
+import { Memberships } from './memberships.js';
 import { channelPath, request, toBase64 } from './http.js';
 import { toMessage } from './message.js';
 import { checkChannel, checkFrom, checkPublish } from './names.js';
@@ -29,6 +30,7 @@ export class Rejoin extends Emitter<RejoinEvents> {
 
   private currentState: RejoinState = 'closed';
   private readonly subscriptions = new Map<string, Subscription<never>>();
+  private readonly memberships: Memberships;
   private readonly pendingAcks = new Map<string, Ack>();
   private readonly outbox: Outbox;
   private readonly connection: Connection;
@@ -70,6 +72,17 @@ export class Rejoin extends Emitter<RejoinEvents> {
         opened: () => this.opened(),
         frame: (frame, answered) => this.onFrame(frame, answered),
         changed: (state, error, retryInMs) => this.onConnection(state, error, retryInMs),
+      },
+    );
+    this.memberships = new Memberships(
+      { inbox: options.inbox, rooms: options.rooms },
+      {
+        knows: (channel) => this.subscriptions.has(channel),
+        subscribe: (channel, implied) => this.emit('subscription', this.subscribe(channel, implied)),
+        leave: (channel) => this.connection.request({ unsubscribe: { channel } }, () => {}),
+        get: async (path) => (await request(await this.target(), path, await this.tokens.get())).json() as Promise<object>,
+        report: (error) => this.emit('error', error),
+        random: this.random,
       },
     );
     this.outbox = new Outbox(
@@ -240,6 +253,7 @@ export class Rejoin extends Emitter<RejoinEvents> {
     return {
       ...(token !== undefined && { token }),
       device: this.home!.device,
+      ...this.memberships.hello(this.home!.user),
       subscriptions: subscriptions.map((subscription) => subscription.wire()).filter((it): it is Subscribe => it !== undefined),
     };
   }
@@ -257,6 +271,7 @@ export class Rejoin extends Emitter<RejoinEvents> {
     for (const ack of this.pendingAcks.values()) this.connection.send({ ack });
     this.pendingAcks.clear();
     for (const subscription of this.subscriptions.values()) subscription.ask();
+    this.memberships.opened(connected.user ?? '', this.connection.transport === 'websocket');
     this.outbox.setConnected(true);
     void home?.remember().catch((error: unknown) => this.storageFailed(error));
     this.adopt();
@@ -279,13 +294,21 @@ export class Rejoin extends Emitter<RejoinEvents> {
       const { channel = '', device = '', unread = 0, ...rest } = receipt;
       this.emit('receipt', { channel, device, unread, ...rest });
     }
-    if (body?.channel) this.subscriptions.get(body.channel)?.onFrame(frame);
-    else if (error && !answered) this.emit('error', RejoinError.from(error));
+    if (subscribed && !answered && !this.subscriptions.has(subscribed.channel!)) this.memberships.found(subscribed);
+    else if (body?.channel) this.subscriptions.get(body.channel)?.onFrame(frame);
+    else if (error && !answered) this.onError(RejoinError.from(error), frame.req);
+  }
+
+  /** Of no channel: with the number of `connect`, it is about the rooms. */
+  private onError(error: RejoinError, req: number | undefined): void {
+    const { user = '' } = this.connection.connected;
+    if (!req || !this.memberships.refused(user, error)) this.emit('error', error);
   }
 
   private onConnection(state: ConnectionState, error?: RejoinError, retryInMs?: number): void {
     if (state === 'open') return this.refreshState();
     this.outbox.setConnected(false);
+    this.memberships.closed();
     for (const subscription of this.subscriptions.values()) subscription.onDisconnected();
     this.setState(state, { ...(error && { error }), ...(retryInMs !== undefined && { retryInMs }) });
   }

@@ -36,6 +36,9 @@ export interface SubscribeOptions<T = unknown> {
   onError?: (error: RejoinError) => void;
 }
 
+/** For channels that the edge names: it is known where they start. */
+export type ImpliedOptions<T = unknown> = Omit<SubscribeOptions<T>, 'oneTab'>;
+
 export type SubscriptionState = 'waiting' | 'catchingUp' | 'live' | 'failed' | 'closed';
 
 export interface SubscriptionEvents {

@@ -56,6 +56,10 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     return page;
   }
 
+  async function until(test: () => Promise<boolean>): Promise<void> {
+    while (!(await test())) await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+
   const got = (page: Page, count: number) =>
     page.run<unknown[]>(`while (got.length < ${count}) await new Promise((resolve) => setTimeout(resolve, 10)); return got;`);
 
@@ -138,6 +142,117 @@ describe('in Chromium', { skip: chromium ? false : 'there is no Chromium here' }
     await fleet.publish(channel, 4);
     assert.deepEqual(await got(two, 1), [4]);
     await two.close();
+  });
+
+  test('tabs that start together have one device', LIMIT, async () => {
+    const [name, channel] = [user(), room()];
+    const own = await serveClient();
+    const tabs = [await browser.open(own.origin), await browser.open(own.origin)];
+    try {
+      // Both have read that there is none before either goes on.
+      const armed = `
+        const { IndexedDbStorage } = await import('/index.js');
+        const { get } = IndexedDbStorage.prototype;
+        const go = new Promise((resolve) => (globalThis.go = resolve));
+        IndexedDbStorage.prototype.get = async function (key) {
+          const value = await get.call(this, key);
+          if (key === 'rejoin/device' && value === undefined) {
+            globalThis.waiting = true;
+            await go;
+          }
+          return value;
+        };`;
+      for (const tab of tabs) {
+        await tab.run(armed);
+        await start(tab, name, channel);
+        await tab.run('while (!globalThis.waiting) await new Promise((resolve) => setTimeout(resolve, 10));');
+      }
+      await Promise.all(tabs.map((tab) => tab.run('go(); await live();')));
+      const devices = await Promise.all(tabs.map((tab) => tab.run('return rejoin.home.device;')));
+      assert.equal(devices[0], devices[1]);
+      assert.equal(await tabs[0]!.run(`return rejoin.storage.get('rejoin/device');`), devices[0]);
+    } finally {
+      await Promise.all(tabs.map((tab) => tab.close()));
+      own.server.closeAllConnections();
+      own.server.close();
+    }
+  });
+
+  for (const [what, meanwhile] of [
+    ['its connection lives on', async () => {}],
+    ['both edges go away', async () => {
+      for (const edge of ['edge-1', 'edge-2']) {
+        await fleet.control(`edges/${edge}/kill`);
+        await until(async () => (await fleet.fleet()).edges.every(({ name, state }) => name !== edge || state !== 'up'));
+        await until(async () => (await fleet.fleet()).edges.every(({ state }) => state === 'up'));
+      }
+    }],
+  ] as const) {
+    test(`a tab that the browser has put to sleep gets everything on return, once and in order: ${what}`, LIMIT, async () => {
+      const [name, channel] = [user(), room()];
+      const page = await open(name, channel);
+      await fleet.publish(channel, 0);
+      await got(page, 1);
+      await page.run(`
+        globalThis.slept = 0;
+        document.addEventListener('freeze', () => (globalThis.slept = got.length));`);
+      await page.send('Page.setWebLifecycleState', { state: 'frozen' });
+      for (let i = 1; i <= 40; i++) await fleet.publish(channel, i);
+      await meanwhile();
+      for (let i = 41; i <= 80; i++) await fleet.publish(channel, i);
+      await page.send('Page.setWebLifecycleState', { state: 'active' });
+      // It did sleep: nothing came after the freeze and before the return.
+      assert.equal(await page.run('return slept;'), 1);
+      assert.deepEqual(await got(page, 81), Array.from({ length: 81 }, (_, i) => i));
+      await page.run('await live();');
+      await fleet.publish(channel, 81);
+      assert.deepEqual((await got(page, 82)).at(-1), 81);
+      assert.equal(await page.run('return sub.counts.gaps;'), 0);
+      await page.close();
+    });
+  }
+
+  test(`the browser's own EventSource, written from the documentation, without this client`, LIMIT, async () => {
+    const [name, channel] = [user(), room()];
+    const page = await browser.open(origin);
+    await page.run(`
+      const edge = '${fleet.url}', token = '${await fleet.token(name)}';
+      globalThis.got = [];
+      globalThis.lastId = 'tail';
+      globalThis.listen = async () => {
+        const { ticket } = await (await fetch(edge + '/v1/tickets', { method: 'POST', headers: { Authorization: 'Bearer ' + token } })).json();
+        const url = edge + '/v1/events?channels=${channel}&from=' + lastId + '&ticket=' + ticket;
+        globalThis.events = new EventSource(url);
+        events.addEventListener('messages', (event) => {
+          globalThis.lastId = event.lastEventId;
+          for (const { data } of JSON.parse(event.data).messages.messages) got.push(data);
+        });
+        await new Promise((resolve, reject) => {
+          events.addEventListener('live', (event) => resolve(globalThis.lastId = event.lastEventId));
+          events.onerror = () => reject(new Error('refused'));
+        });
+        events.onerror = null;
+        return url;
+      };
+      globalThis.used = await listen();`);
+    for (const i of [1, 2]) await fleet.publish(channel, i);
+    assert.deepEqual(await got(page, 2), [1, 2]);
+    await page.run('events.close();');
+    for (const i of [3, 4]) await fleet.publish(channel, i);
+    await page.run('await listen();');
+    await fleet.publish(channel, 5);
+    assert.deepEqual(await got(page, 5), [1, 2, 3, 4, 5]);
+    // A ticket opens one stream on each edge, at the most.
+    const states = await page.run<number[]>(`
+      events.close();
+      const closed = () => new Promise((resolve) => {
+        const again = new EventSource(used);
+        again.onopen = () => resolve(again.readyState);
+        again.onerror = () => resolve(again.readyState);
+      });
+      return Promise.all([closed(), closed(), closed(), closed()]);`);
+    assert.ok(states.filter((state) => state === 2).length >= 2, `readyState after a used ticket: ${states}`);
+    await page.close();
   });
 
   test('a page that Web Locks keep apart from the others handles a channel alone', LIMIT, async () => {

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { WebSocket } from 'ws';
-import { FileStorage, MemoryStorage, Rejoin, type Message, type ReceiptEvent, type RejoinError, type RejoinOptions, type Signal, type WebSocketLike } from '../src/node.js';
+import { FileStorage, MemoryStorage, Rejoin, type Message, type ReceiptEvent, type RejoinError, type RejoinOptions, type Signal, type Subscription, type WebSocketLike } from '../src/node.js';
 import { Fleet, room, user } from './fleet.js';
 import { Collector, eventually, reaches } from './helpers.js';
 
@@ -110,6 +110,34 @@ test('what the token does not allow fails by itself', async () => {
   await assert.rejects(rejoin.publish('room:theirs', 1), { code: 'forbidden' });
   await rejoin.publish('room:mine', 1);
 });
+
+for (const transports of [['websocket'], ['sse'], ['poll']] as const) {
+  test(`over ${transports[0]}: the inbox and the rooms, without naming them, from where they were left`, async () => {
+    const [name, mine] = [user(), room()];
+    await fleet.join(mine, name);
+    const storage = new MemoryStorage();
+    const got = new Collector<unknown>();
+    const onMessage = ({ channel, data }: Message) => got.add([channel, data]);
+    const options = { transports, storage, inbox: { onMessage }, rooms: { onMessage }, getToken: () => fleet.token(name, { subscribe: 'topic:x', publish: 'topic:x' }) };
+    const rejoin = client(name, options);
+    const found = new Collector<Subscription>();
+    rejoin.on('subscription', found.add);
+    const subs = await found.atLeast(2);
+    assert.deepEqual(subs.map(({ channel }) => channel).sort(), [mine, `user:${name}`].sort());
+    for (const sub of subs) await eventually(() => sub.state === 'live');
+    await fleet.publish(mine, 1);
+    await fleet.publish(`user:${name}`, 2);
+    await got.atLeast(2);
+    await eventually(() => subs.every(({ cursor }) => cursor !== undefined));
+    await rejoin.close();
+
+    await fleet.publish(mine, 3);
+    await fleet.publish(`user:${name}`, 4);
+    client(name, options);
+    const all = [...(await got.atLeast(4))].sort();
+    assert.deepEqual(all, [[mine, 1], [mine, 3], [`user:${name}`, 2], [`user:${name}`, 4]]);
+  });
+}
 
 test('an id published again, over another connection, is the same message', async () => {
   const channel = room();

@@ -87,6 +87,13 @@ export class Fleet {
     return ((await response.json()) as { cursor: string }).cursor;
   }
 
+  /** Makes a user a member of a room. */
+  async join(channel: string, name: string): Promise<void> {
+    const path = `/v1/rooms/${channel.split(':')[1]}/members/${name}`;
+    const done = await fetch(this.url + path, { method: 'PUT', headers: { authorization: `Bearer ${this.apiKey}` } });
+    if (!done.ok) throw new Error(`${path}: ${done.status}`);
+  }
+
   /** One of the switches of the demonstration's page, as `edges/edge-1/kill`. */
   async control(path: string): Promise<void> {
     const { url, token } = await this.controls();

@@ -46,6 +46,16 @@ const contract: Record<string, () => { open: () => Storage; survives: boolean }>
 
 for (const [name, make] of Object.entries(contract)) {
   describe(`storage: ${name}`, () => {
+    test('of several that add at once, one counts for all', async () => {
+      const { open } = make();
+      const [one, two] = [open(), name === 'file' ? undefined : open()];
+      if (!one.add) return;
+      const there = await Promise.all([one.add('key', 'a'), (two ?? one).add!('key', 'b'), one.add('key', 'c')]);
+      assert.deepEqual(there, Array.from({ length: 3 }, () => there[0]));
+      assert.equal(await one.get('key'), there[0]);
+      assert.equal(await one.add('key', 'later'), there[0]);
+    });
+
     test('gets what was set, and nothing after a delete', async () => {
       const storage = make().open();
       assert.equal(await storage.get('a'), undefined);

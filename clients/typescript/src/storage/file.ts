@@ -20,6 +20,14 @@ export class FileStorage implements Storage {
     await this.save();
   }
 
+  async add(key: string, value: string): Promise<string> {
+    const map = await this.load();
+    const there = map.get(key) ?? value;
+    map.set(key, there);
+    await this.save();
+    return there;
+  }
+
   async delete(key: string): Promise<void> {
     if ((await this.load()).delete(key)) await this.save();
   }

@@ -25,6 +25,16 @@ export class IndexedDbStorage implements Storage {
     await this.run('readwrite', (store) => store.put(value, key));
   }
 
+  /** One transaction for all tabs: of several that write, the first one counts. */
+  async add(key: string, value: string): Promise<string> {
+    const there = await this.run<string | undefined>('readwrite', (store) => {
+      const request = store.get(key) as IDBRequest<string | undefined>;
+      request.onsuccess = () => request.result === undefined && store.put(value, key);
+      return request;
+    });
+    return there ?? value;
+  }
+
   async delete(key: string): Promise<void> {
     await this.run('readwrite', (store) => store.delete(key));
   }

@@ -12,6 +12,12 @@ export class MemoryStorage implements Storage {
     this.map.set(key, value);
   }
 
+  async add(key: string, value: string): Promise<string> {
+    const there = this.map.get(key) ?? value;
+    this.map.set(key, there);
+    return there;
+  }
+
   async delete(key: string): Promise<void> {
     this.map.delete(key);
   }

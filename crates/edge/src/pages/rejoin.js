@@ -1010,8 +1010,7 @@ var Home = class _Home {
   cursors;
   static async find(options) {
     const { storage } = options;
-    let device = options.device ?? await storage.get(DEVICE_KEY);
-    if (device === void 0) await storage.set(DEVICE_KEY, device = newId());
+    const device = options.device ?? await deviceOf(storage);
     const user = options.user ?? await whose(options);
     const scope = `rejoin/${encodeURIComponent(user)}/${device}`;
     const { navigator, sessionStorage } = globalThis;
@@ -1060,6 +1059,14 @@ var Home = class _Home {
     return `${this.scope}/outbox/${place}/`;
   }
 };
+async function deviceOf(storage) {
+  const known = await storage.get(DEVICE_KEY);
+  if (known !== void 0) return known;
+  const made = newId();
+  if (storage.add) return storage.add(DEVICE_KEY, made);
+  await storage.set(DEVICE_KEY, made);
+  return made;
+}
 async function whose({ tokens, storage }) {
   try {
     return subject(await tokens.get()) ?? NOBODY;
@@ -1068,6 +1075,78 @@ async function whose({ tokens, storage }) {
     if (last !== void 0) return last;
     throw RejoinError.of(error, "no_token");
   }
+}
+
+// src/memberships.ts
+var RETRY_MS = [1e3, 3e4];
+var PAGE = 1e3;
+var Memberships = class {
+  constructor(implied, host) {
+    this.implied = implied;
+    this.host = host;
+    this.backoff = new Backoff(...RETRY_MS, host.random);
+  }
+  implied;
+  host;
+  timer = new Timer();
+  backoff;
+  session = 0;
+  /** What to ask for with `connect`. */
+  hello(user) {
+    const { inbox, rooms } = this.implied;
+    return { ...inbox && !this.host.knows(inboxOf(user)) && { inbox: true }, ...rooms && { rooms: true } };
+  }
+  /** Connected. Where the edge does not start them itself, asks for them. */
+  opened(user, byItself) {
+    if (byItself) return;
+    this.add(inboxOf(user), "tail");
+    if (this.implied.rooms) this.find(user);
+  }
+  closed() {
+    this.session++;
+    this.timer.stop();
+  }
+  /** The edge has started a subscription that nobody here asked for. */
+  found({ channel = "", cursor = "tail" }) {
+    this.host.leave(channel);
+    this.add(channel, cursor);
+  }
+  /** The edge could not say which rooms there are; `false`: that was not it. */
+  refused(user, error) {
+    if (!this.implied.rooms || !error.retryable) return false;
+    this.later(user, error);
+    return true;
+  }
+  add(channel, from) {
+    const options = this.implied[channel.startsWith("user:") ? "inbox" : "rooms"];
+    if (options && !this.host.knows(channel)) this.host.subscribe(channel, { from, ...options });
+  }
+  find(user) {
+    const { session } = this;
+    void (async () => {
+      let after = "";
+      for (let more = true; more; ) {
+        const page = await this.host.get(`/v1/users/${encodeURIComponent(user)}/rooms?limit=${PAGE}${after}`);
+        if (session !== this.session) return;
+        const { rooms = [] } = page;
+        for (const room of rooms) this.add(room, "tail");
+        more = page.more === true && rooms.length > 0;
+        after = `&after=${encodeURIComponent(rooms.at(-1) ?? "")}`;
+      }
+      this.backoff.reset();
+    })().catch((cause) => {
+      if (session !== this.session) return;
+      const error = RejoinError.of(cause, "disconnected");
+      if (error.retryable || error.code === "disconnected") this.later(user, error);
+      else this.host.report(error);
+    });
+  }
+  later(user, error) {
+    this.timer.start(this.backoff.next(error.retryAfterMs), () => this.find(user));
+  }
+};
+function inboxOf(user) {
+  return `user:${user}`;
 }
 
 // src/message.ts
@@ -1112,13 +1191,13 @@ function checkPublish(channel, id, type) {
 }
 
 // src/outbox.ts
-var RETRY_MS = [1e3, 3e4];
+var RETRY_MS2 = [1e3, 3e4];
 var Outbox = class {
   constructor(host, window, max) {
     this.host = host;
     this.window = window;
     this.max = max;
-    this.backoff = new Backoff(...RETRY_MS, host.random);
+    this.backoff = new Backoff(...RETRY_MS2, host.random);
   }
   host;
   window;
@@ -1313,6 +1392,15 @@ var IndexedDbStorage = class {
   async set(key, value) {
     await this.run("readwrite", (store) => store.put(value, key));
   }
+  /** One transaction for all tabs: of several that write, the first one counts. */
+  async add(key, value) {
+    const there = await this.run("readwrite", (store) => {
+      const request2 = store.get(key);
+      request2.onsuccess = () => request2.result === void 0 && store.put(value, key);
+      return request2;
+    });
+    return there ?? value;
+  }
   async delete(key) {
     await this.run("readwrite", (store) => store.delete(key));
   }
@@ -1384,6 +1472,11 @@ var MemoryStorage = class {
   }
   async set(key, value) {
     this.map.set(key, value);
+  }
+  async add(key, value) {
+    const there = this.map.get(key) ?? value;
+    this.map.set(key, there);
+    return there;
   }
   async delete(key) {
     this.map.delete(key);
@@ -1773,6 +1866,18 @@ var Rejoin = class _Rejoin extends Emitter {
         changed: (state, error, retryInMs) => this.onConnection(state, error, retryInMs)
       }
     );
+    this.memberships = new Memberships(
+      { inbox: options.inbox, rooms: options.rooms },
+      {
+        knows: (channel) => this.subscriptions.has(channel),
+        subscribe: (channel, implied) => this.emit("subscription", this.subscribe(channel, implied)),
+        leave: (channel) => this.connection.request({ unsubscribe: { channel } }, () => {
+        }),
+        get: async (path) => (await request(await this.target(), path, await this.tokens.get())).json(),
+        report: (error) => this.emit("error", error),
+        random: this.random
+      }
+    );
     this.outbox = new Outbox(
       {
         publish: (publish, onReply) => this.connection.request({ publish }, onReply),
@@ -1791,6 +1896,7 @@ var Rejoin = class _Rejoin extends Emitter {
   static loadWebSocket = async () => void 0;
   currentState = "closed";
   subscriptions = /* @__PURE__ */ new Map();
+  memberships;
   pendingAcks = /* @__PURE__ */ new Map();
   outbox;
   connection;
@@ -1942,6 +2048,7 @@ var Rejoin = class _Rejoin extends Emitter {
     return {
       ...token !== void 0 && { token },
       device: this.home.device,
+      ...this.memberships.hello(this.home.user),
       subscriptions: subscriptions.map((subscription) => subscription.wire()).filter((it) => it !== void 0)
     };
   }
@@ -1958,6 +2065,7 @@ var Rejoin = class _Rejoin extends Emitter {
     for (const ack of this.pendingAcks.values()) this.connection.send({ ack });
     this.pendingAcks.clear();
     for (const subscription of this.subscriptions.values()) subscription.ask();
+    this.memberships.opened(connected.user ?? "", this.connection.transport === "websocket");
     this.outbox.setConnected(true);
     void home?.remember().catch((error) => this.storageFailed(error));
     this.adopt();
@@ -1977,12 +2085,19 @@ var Rejoin = class _Rejoin extends Emitter {
       const { channel = "", device = "", unread = 0, ...rest } = receipt;
       this.emit("receipt", { channel, device, unread, ...rest });
     }
-    if (body?.channel) this.subscriptions.get(body.channel)?.onFrame(frame);
-    else if (error && !answered) this.emit("error", RejoinError.from(error));
+    if (subscribed && !answered && !this.subscriptions.has(subscribed.channel)) this.memberships.found(subscribed);
+    else if (body?.channel) this.subscriptions.get(body.channel)?.onFrame(frame);
+    else if (error && !answered) this.onError(RejoinError.from(error), frame.req);
+  }
+  /** Of no channel: with the number of `connect`, it is about the rooms. */
+  onError(error, req) {
+    const { user = "" } = this.connection.connected;
+    if (!req || !this.memberships.refused(user, error)) this.emit("error", error);
   }
   onConnection(state, error, retryInMs) {
     if (state === "open") return this.refreshState();
     this.outbox.setConnected(false);
+    this.memberships.closed();
     for (const subscription of this.subscriptions.values()) subscription.onDisconnected();
     this.setState(state, { ...error && { error }, ...retryInMs !== void 0 && { retryInMs } });
   }

@@ -7,6 +7,20 @@ use std::path::Path;
 use super::edges::Edges;
 use super::secrets::{ROOM, Secrets};
 
+/// What there is to open: name, path, and what it is.
+const PAGES: [(&str, &str, &str); 2] = [
+    (
+        "clinic",
+        "/",
+        "a patient, a doctor, a pharmacist, and switches to break everything",
+    ),
+    (
+        "inspector",
+        "/inspector",
+        "every frame of a channel, publish, replay",
+    ),
+];
+
 /// What the demonstration consists of.
 pub(super) struct Banner<'a> {
     pub(super) proxy: SocketAddr,
@@ -24,6 +38,10 @@ impl Banner<'_> {
         let Self { proxy, nats, .. } = self;
         let url = format!("http://{proxy}");
         writeln!(out, "\nRejoin runs. Open  {url}/\n")?;
+        writeln!(out, "Pages")?;
+        for (name, path, what) in PAGES {
+            writeln!(out, "  {name:<9} {url}{path}  ({what})")?;
+        }
         writeln!(out, "Parts")?;
         writeln!(out, "  proxy     {url}  (round robin, without affinity)")?;
         for edge in self.edges.iter() {
@@ -76,7 +94,7 @@ impl Banner<'_> {
         if let Some(edge) = self.edges.iter().next() {
             writeln!(
                 out,
-                "\nSee that nothing is lost: go offline on the page, or"
+                "\nSee that nothing is lost: break something on the clinic's page, or"
             )?;
             let (name, pid) = (&edge.name, edge.pid());
             writeln!(
