@@ -43,7 +43,8 @@ pub struct BackplaneConfig {
     /// How long one request waits for its answer. Default: 1,000 ms.
     pub request_timeout_ms: u64,
     /// How long a publish is retried under its id before it is reported
-    /// unavailable. Default: 5,000 ms.
+    /// unavailable; less than a quarter of `duplicate_window_ms`, so that the
+    /// stream recognises the last try. Default: 5,000 ms.
     pub publish_timeout_ms: u64,
     /// Publishes in flight at once; more wait. Default: 4,096.
     pub publish_in_flight: usize,
@@ -175,6 +176,14 @@ impl BackplaneConfig {
         if self.publish_timeout_ms < self.request_timeout_ms {
             return fail("publish_timeout_ms", "must be at least request_timeout_ms");
         }
+        // Half of the window is for clocks of clients, a quarter for those of
+        // servers; a publish that took longer than the rest could be doubled.
+        if self.publish_timeout_ms >= self.duplicate_window_ms / 4 {
+            return fail(
+                "publish_timeout_ms",
+                "must be less than a quarter of duplicate_window_ms",
+            );
+        }
         if !(1..=65_536).contains(&self.publish_in_flight) {
             return fail("publish_in_flight", "must be 1 to 65,536");
         }
@@ -225,6 +234,19 @@ mod tests {
         };
         let error = config.validate().unwrap_err();
         assert!(error.to_string().starts_with("backplane.prefix:"));
+    }
+
+    #[test]
+    fn a_publish_ends_while_the_stream_still_knows_its_id() {
+        let config = |publish_timeout_ms| BackplaneConfig {
+            duplicate_window_ms: 20_000,
+            publish_timeout_ms,
+            ..BackplaneConfig::default()
+        };
+        config(4_999).validate().unwrap();
+        let error = config(5_000).validate().unwrap_err();
+        assert_eq!(error.field, "publish_timeout_ms");
+        assert!(error.problem.contains("duplicate_window_ms"), "{error}");
     }
 
     #[test]

@@ -122,7 +122,7 @@ async fn inspect_stream(inner: &Inner, shard: &Shard) -> Result<StreamInspection
     };
     let state = StreamState::read(&info).map_err(failed)?;
     let mut report = Provisioned::default();
-    warn_about(&info.config, &shard.stream, &mut report);
+    warn_about(&info.config, &shard.stream, &inner.config, &mut report);
     found.warnings = report.warnings;
     found.replicas = state.replicas;
     found.shards = info.metadata(SHARDS_KEY).map(str::to_owned);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::{self, ApiError, StreamInfo, code};
+use crate::config::BackplaneConfig;
 use crate::connect::{Backplane, Inner};
 use crate::monitor;
 use crate::shard::{self, EPOCH_KEY, SHARDS_KEY, Shard};
@@ -167,7 +168,7 @@ async fn adopt(
             configured: shards,
         });
     }
-    warn_about(&info.config, &shard.stream, report);
+    warn_about(&info.config, &shard.stream, &inner.config, report);
 
     let mut config = info.config.clone();
     let mut lacks = false;
@@ -210,7 +211,13 @@ pub(crate) async fn update(
     .await
 }
 
-pub(crate) fn warn_about(config: &Value, stream: &str, report: &mut Provisioned) {
+/// `ours` is what the edge was told about the streams.
+pub(crate) fn warn_about(
+    config: &Value,
+    stream: &str,
+    ours: &BackplaneConfig,
+    report: &mut Provisioned,
+) {
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| config.get(key).and_then(Value::as_i64).unwrap_or_default();
     let mut warn = |problem: &str| report.warnings.push(format!("stream {stream}: {problem}"));
@@ -225,6 +232,13 @@ pub(crate) fn warn_about(config: &Value, stream: &str, report: &mut Provisioned)
     }
     if text("retention") != "limits" {
         warn("retention is not `limits`: consuming a message removes it");
+    }
+    let window_ms = number("duplicate_window") / 1_000_000;
+    if i128::from(window_ms) < i128::from(ours.duplicate_window_ms) {
+        warn(&format!(
+            "its duplicate_window of {window_ms} ms is shorter than backplane.duplicate_window_ms: retried publishes \
+             may be stored twice"
+        ));
     }
     if text("storage") == "memory" {
         warn("storage is `memory`: a restart loses acknowledged messages");

@@ -29,7 +29,9 @@ pub struct SourceBatch {
     /// for messages that were deleted from inside the stream. The payloads
     /// together are bounded by the source (some MiB).
     pub messages: Vec<SourceMessage>,
-    /// How many more the stream holds behind these.
+    /// How many more the stream held behind these when the last of them was
+    /// sent; at least 1 if the batch was cut at its limit, as more may have
+    /// arrived since.
     pub pending: u64,
 }
 

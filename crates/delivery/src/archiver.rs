@@ -222,7 +222,6 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
                 self.trim(&position).await?;
                 next_trim = Instant::now() + self.config.trim_interval;
             }
-            let asked_ms = (self.now_ms)();
             let batch = self
                 .source
                 .next_batch(self.config.max_batch_messages, self.config.max_wait)
@@ -230,7 +229,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             if batch.messages.is_empty() {
                 self.idle(&mut position).await?;
             } else {
-                self.store(&mut position, batch, asked_ms).await?;
+                self.store(&mut position, batch).await?;
             }
         }
     }
@@ -291,7 +290,6 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         &self,
         position: &mut Position,
         batch: SourceBatch,
-        asked_ms: i64,
     ) -> Result<(), Interruption> {
         let watermark = position.watermark;
         let fresh = batch
@@ -315,13 +313,9 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         self.check_gaps(watermark, messages).await?;
         let through = last.message.seq();
         let last_ms = last.message.time_ms;
-        // With nothing behind it the batch holds all that was stored before it
-        // was asked for.
-        let covered_ms = if batch.pending == 0 {
-            asked_ms.max(last_ms)
-        } else {
-            last_ms
-        };
+        // Not until now, even with nothing behind it: the next message may be
+        // stored already and on its way. An idle stream's head says more.
+        let covered_ms = last_ms;
         // Counted by the stream itself: a consumer's count of what is pending
         // may be off, and a head that never was would look like a lost one.
         let observed = if batch.pending == 0 {

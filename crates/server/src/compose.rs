@@ -150,11 +150,20 @@ fn tail_start(config: &Config) -> TailStart {
 
 async fn report_connection(backplane: Backplane, edge: Edge) -> &'static str {
     const PART: &str = "nats";
+    let mut was_connected = true;
     loop {
-        match backplane.connected() {
+        let connected = backplane.connected();
+        match connected {
             true => edge.readiness().ready(PART),
             false => edge.readiness().not_ready(PART, "not connected"),
         }
+        // Told here once: the client library would tell each of its attempts.
+        match (was_connected, connected) {
+            (true, false) => tracing::warn!("NATS is not connected"),
+            (false, true) => tracing::info!("NATS is connected again"),
+            (true, true) | (false, false) => {}
+        }
+        was_connected = connected;
         tokio::time::sleep(READINESS_INTERVAL).await;
     }
 }

@@ -15,7 +15,8 @@ use crate::config::ConfigError;
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// Directives of tracing's `EnvFilter`, like `info,backplane=debug`.
-    /// Default: `info,sqlx=warn`.
+    /// Default: `info,sqlx=warn,async_nats=error`: while NATS is away its
+    /// client tells each of many attempts, and the edge tells what matters.
     pub filter: String,
     /// The form of a line. Default: `auto`.
     pub format: LogFormat,
@@ -36,7 +37,7 @@ pub enum LogFormat {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            filter: "info,sqlx=warn".to_owned(),
+            filter: "info,sqlx=warn,async_nats=error".to_owned(),
             format: LogFormat::Auto,
         }
     }

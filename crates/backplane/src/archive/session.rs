@@ -47,7 +47,8 @@ struct Unarchived {
 struct Attached {
     pull: Pull,
     epoch: Epoch,
-    /// How many more the stream holds behind what was read.
+    /// How many more the stream holds behind what was read; at least 1 unless
+    /// nothing had arrived behind it.
     pending: u64,
 }
 
@@ -111,10 +112,8 @@ impl Session {
             .filter_map(|unarchived| unarchived.message.clone())
             .collect();
         let kept = self.unarchived.len().saturating_sub(max_messages.max(1));
-        let pending = self
-            .attached
-            .as_ref()
-            .map_or(0, |attached| attached.pending);
+        let behind = self.attached.as_ref();
+        let pending = behind.map_or(1, |attached| attached.pending);
         Ok(SourceBatch {
             messages,
             pending: pending + kept as u64,
@@ -179,6 +178,9 @@ impl Session {
                 reply: Some(reply),
             });
             if self.unarchived.len() >= max_messages || bytes >= BATCH_MAX_BYTES {
+                // What was pending is of when the last message was sent. The
+                // next ones may have arrived since.
+                attached.pending = pending.max(1);
                 return Ok(());
             }
         }
@@ -296,6 +298,10 @@ impl Session {
             .await
             .map_err(unanswered)?;
         if let Some(stored) = next {
+            if let Some(attached) = &mut self.attached {
+                // Nobody said what comes behind it.
+                attached.pending = 1;
+            }
             self.unarchived.push_back(Unarchived {
                 seq: stored.seq,
                 message: stored.decode_with_scope(&self.inner.names, epoch),

@@ -67,6 +67,34 @@ async fn batches_follow_what_is_acknowledged() {
     assert_eq!(seqs(&again), [9, 10]);
 }
 
+/// What the last message of a cut batch says is behind it is of when it was
+/// sent: here nothing, although the third message has arrived.
+#[tokio::test]
+async fn a_batch_that_was_cut_is_not_the_end() {
+    let world = World::new(1).await;
+    let source = world.backplane.archive_source(0);
+    let nothing = source.next_batch(2, Duration::from_millis(50)).await;
+    assert_eq!(seqs(&nothing.unwrap()), [0u64; 0]);
+    for n in 1..=3 {
+        world.publish("room:1", "x").await;
+        // Sent before the next one is stored.
+        loop {
+            let info = world
+                .api("CONSUMER.INFO.REJOIN_0.archiver", ().into())
+                .await;
+            if info["delivered"]["stream_seq"] == n {
+                break;
+            }
+        }
+    }
+    let cut = source.next_batch(2, WAIT).await.unwrap();
+    assert_eq!(seqs(&cut), [1, 2]);
+    assert!(cut.pending >= 1, "{cut:?}");
+    source.ack_through(2).await.unwrap();
+    let rest = source.next_batch(2, WAIT).await.unwrap();
+    assert_eq!((seqs(&rest), rest.pending), (vec![3], 0));
+}
+
 #[tokio::test]
 async fn live_messages_are_batched_as_they_come() {
     let world = World::new(1).await;

@@ -42,12 +42,17 @@ async fn what_an_operator_changed_stays() {
     let mut changed = info["config"].clone();
     changed["max_bytes"] = json!(5_000_000);
     changed["max_age"] = json!(3_600_000_000_000_u64);
+    changed["duplicate_window"] = json!(60_000_000_000_u64);
     changed["metadata"]["team"] = json!("billing");
     let updated = world.api("STREAM.UPDATE.REJOIN_0", changed).await;
     assert!(updated["error"].is_null(), "{updated}");
     let report = world.backplane.provision().await.unwrap();
     assert_eq!(report.created, Vec::<String>::new());
-    assert_eq!(report.warnings.len(), 1, "{report:?}");
+    let [age, window] = report.warnings.as_slice() else {
+        panic!("{report:?}");
+    };
+    assert!(age.contains("max_age"), "{age}");
+    assert!(window.contains("60000 ms is shorter"), "{window}");
     let info = world.api("STREAM.INFO.REJOIN_0", ().into()).await;
     assert_eq!(info["config"]["max_bytes"], 5_000_000);
     assert_eq!(info["config"]["metadata"]["team"], "billing");
