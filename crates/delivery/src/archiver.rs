@@ -286,11 +286,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
         self.stats.set_covered_ms(covered_ms);
     }
 
-    async fn store(
-        &self,
-        position: &mut Position,
-        batch: SourceBatch,
-    ) -> Result<(), Interruption> {
+    async fn store(&self, position: &mut Position, batch: SourceBatch) -> Result<(), Interruption> {
         let watermark = position.watermark;
         let fresh = batch
             .messages

@@ -99,7 +99,8 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
             drain.clone(),
         ));
         if config.store.outbox {
-            let outbox = storage::spawn_outbox(&store, publish, &schema, drain, &mut orderly);
+            let outbox =
+                storage::spawn_outbox(config, &store, publish, &schema, drain, &mut orderly);
             metrics::add_outbox(&edge, outbox);
         }
         if config.store.archive.enabled {

@@ -176,7 +176,7 @@ pub fn add_outbox(edge: &Edge, stats: Arc<OutboxStats>) {
         let mut counter = |name, help, value: u64| out.counter(name, help).value(value);
         let help = "Messages published from SQL.";
         counter("rejoin_outbox_published_total", help, stats.published());
-        let help = "Messages from SQL that can never be published.";
+        let help = "Messages from SQL that this edge found that can never be published.";
         counter("rejoin_outbox_refused_total", help, stats.refused());
         let help = "Rounds of the outbox that Postgres or NATS did not let finish.";
         counter(
@@ -184,5 +184,12 @@ pub fn add_outbox(edge: &Edge, stats: Arc<OutboxStats>) {
             help,
             stats.failed_rounds(),
         );
+        let help = "Committed messages from SQL that are not published yet; counted up to 10000.";
+        out.gauge("rejoin_outbox_waiting", help)
+            .value(stats.waiting());
+        let help =
+            "Messages from SQL that stay in rejoin.outbox because they can never be published.";
+        out.gauge("rejoin_outbox_parked", help)
+            .value(stats.parked());
     });
 }

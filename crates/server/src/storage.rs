@@ -107,13 +107,14 @@ pub fn publisher(
 
 /// Relays what was published from SQL, until the process leaves.
 pub fn spawn_outbox(
+    config: &Config,
     store: &Store,
     publish: Arc<dyn Publish>,
     schema: &Schema,
     drain: &Drain,
     tasks: &mut JoinSet<&'static str>,
 ) -> Arc<OutboxStats> {
-    let relay = OutboxRelay::new(store, publish);
+    let relay = OutboxRelay::new(store, publish, config.edge.limits.message_bytes);
     let stats = relay.stats();
     let (schema, drain) = (schema.clone(), drain.clone());
     tasks.spawn(async move {

@@ -3,7 +3,8 @@
 //! `rejoin.publish(…)` writes a row; when the transaction commits the row
 //! takes its place in the order of commits of its channel (see the
 //! migration). The relay publishes rows in that order and deletes them when
-//! the stream has them.
+//! the stream has them. A row that can never be published is parked with the
+//! reason, and the channel goes on behind it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
@@ -14,11 +15,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use delivery::publish::{Publication, Publish, PublishError, Publisher};
 use futures_util::future::{Either, join_all, select};
+use protocol::limits::MESSAGE_BYTES_MAX;
+use protocol::names::check_type;
 use protocol::{Channel, MessageId};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::connect::Store;
+use crate::connect::{Store, statement};
 use crate::error::StoreError;
 use crate::listen::Listener;
 
@@ -37,11 +40,15 @@ const POLL: Duration = Duration::from_secs(1);
 /// The pause after a round that could not be finished.
 const BACKOFF: Duration = Duration::from_millis(500);
 
+/// Rows that are counted for metrics: more means "at least so many".
+const COUNT_MAX: i64 = 10_000;
+
 /// Relays the outbox to the stream. Any number may run: one works, the others
 /// stand by.
 pub struct OutboxRelay {
     store: Store,
     publisher: Arc<dyn Publish>,
+    data_bytes: usize,
     stats: Arc<OutboxStats>,
 }
 
@@ -51,6 +58,8 @@ pub struct OutboxStats {
     published: AtomicU64,
     refused: AtomicU64,
     failed_rounds: AtomicU64,
+    waiting: AtomicU64,
+    parked: AtomicU64,
 }
 
 impl OutboxStats {
@@ -59,8 +68,8 @@ impl OutboxStats {
         self.published.load(Relaxed)
     }
 
-    /// Messages that can never be published; they stay in the table with the
-    /// reason.
+    /// Messages that this relay found that can never be published; they stay
+    /// in the table with the reason.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -68,6 +77,18 @@ impl OutboxStats {
     /// Rounds that Postgres or the stream did not let finish.
     pub fn failed_rounds(&self) -> u64 {
         self.failed_rounds.load(Relaxed)
+    }
+
+    /// Committed messages that the stream does not have yet, counted up to
+    /// 10,000 and about once per second.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Messages in the table that can never be published, whoever found out;
+    /// counted likewise.
+    pub fn parked(&self) -> u64 {
+        self.parked.load(Relaxed)
     }
 }
 
@@ -102,11 +123,14 @@ struct Outcome {
 impl OutboxRelay {
     /// A relay from this store to `publisher`, which should be an
     /// [`crate::OncePublisher`]: a message that was published before a crash
-    /// may be published again at any time after it.
-    pub fn new(store: &Store, publisher: Arc<dyn Publish>) -> Self {
+    /// may be published again at any time after it. From when it runs,
+    /// `rejoin.publish` accepts at most `data_bytes` of payload; the relay
+    /// that started last decides.
+    pub fn new(store: &Store, publisher: Arc<dyn Publish>, data_bytes: usize) -> Self {
         Self {
             store: store.clone(),
             publisher,
+            data_bytes: data_bytes.min(MESSAGE_BYTES_MAX),
             stats: Arc::default(),
         }
     }
@@ -127,6 +151,11 @@ impl OutboxRelay {
 
     async fn work(&self) -> std::convert::Infallible {
         let mut listener = Listener::start(&self.store, "rejoin_outbox");
+        while let Err(error) = self.store.within(self.limit()).await {
+            tracing::warn!(error = %error, "the outbox waits for the store");
+            sleep(BACKOFF).await;
+        }
+        let mut count_at = Instant::now();
         loop {
             // What was announced until here, the rounds below will see.
             listener.clear();
@@ -145,12 +174,53 @@ impl OutboxRelay {
                     }
                 }
             };
+            if Instant::now() >= count_at {
+                // Figures may be old when the store is away; that shows elsewhere.
+                let _ = self.store.within(self.count()).await;
+                count_at = Instant::now() + POLL;
+            }
             if waiting.is_empty() {
                 let _ = timeout(pause, listener.next()).await;
             } else {
                 sleep(pause).await;
             }
         }
+    }
+
+    /// Tells `rejoin.publish` how long a payload may be.
+    async fn limit(&self) -> Result<(), StoreError> {
+        let most = i32::try_from(self.data_bytes).unwrap_or(i32::MAX);
+        statement!(
+            self.store,
+            execute,
+            sqlx::query!(
+                "INSERT INTO rejoin.outbox_limits AS l (data_bytes) VALUES ($1)
+                 ON CONFLICT (only_row) DO UPDATE SET data_bytes = excluded.data_bytes
+                 WHERE l.data_bytes <> excluded.data_bytes",
+                most,
+            )
+        );
+        Ok(())
+    }
+
+    async fn count(&self) -> Result<(), StoreError> {
+        let counts = statement!(
+            self.store,
+            fetch_one,
+            sqlx::query!(
+                r#"SELECT (SELECT count(*) FROM (
+                       SELECT 1 FROM rejoin.outbox WHERE place IS NOT NULL AND refused IS NULL LIMIT $1
+                   ) w) AS "waiting!",
+                   (SELECT count(*) FROM (
+                       SELECT 1 FROM rejoin.outbox WHERE refused IS NOT NULL LIMIT $1
+                   ) p) AS "parked!""#,
+                COUNT_MAX,
+            )
+        );
+        let number = |count: i64| u64::try_from(count).unwrap_or_default();
+        self.stats.waiting.store(number(counts.waiting), Relaxed);
+        self.stats.parked.store(number(counts.parked), Relaxed);
+        Ok(())
     }
 
     /// Publishes the oldest messages, except to channels that have to wait.
@@ -272,7 +342,17 @@ impl OutboxRelay {
     }
 }
 
+/// What was accepted by an earlier configuration is published all the same;
+/// only what no client could be given is not. Rows that did not come through
+/// `rejoin.publish` may be anything.
 fn publication(channel: &str, row: Row) -> Result<Publication, String> {
+    if row.data.len() > MESSAGE_BYTES_MAX {
+        return Err(format!(
+            "{} bytes of data; no message has more than {MESSAGE_BYTES_MAX}",
+            row.data.len()
+        ));
+    }
+    check_type(&row.kind).map_err(|error| error.to_string())?;
     Ok(Publication {
         channel: Channel::parse(channel).map_err(|error| error.to_string())?,
         id: MessageId::parse(&row.id.to_string()).map_err(|error| error.to_string())?,

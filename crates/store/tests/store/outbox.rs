@@ -16,6 +16,9 @@ use tokio::task::JoinHandle;
 use crate::once::ForgetfulStream;
 use crate::world::{START_MS, config, database, eventually};
 
+/// The longest payload, as the relays are configured.
+const DATA_BYTES: usize = 1_000;
+
 struct Relay {
     stats: Arc<OutboxStats>,
     stop: oneshot::Sender<()>,
@@ -24,7 +27,7 @@ struct Relay {
 
 impl Relay {
     fn start(store: &Store, publisher: Arc<dyn Publish>) -> Self {
-        let relay = OutboxRelay::new(store, publisher);
+        let relay = OutboxRelay::new(store, publisher, DATA_BYTES);
         let stats = relay.stats();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(relay.run(async {
@@ -250,7 +253,100 @@ async fn what_can_never_be_published_does_not_hold_up_the_rest() {
     eventually("the outbox is empty", || is_empty(&setting.application)).await;
     assert_eq!(numbers(&setting.stream)["user:1"], [1, 3]);
     eventually("it is counted", || async {
-        (relay.stats.published(), relay.stats.refused()) == (2, 1)
+        let stats = &relay.stats;
+        let counts = (stats.published(), stats.refused());
+        (counts, stats.waiting(), stats.parked()) == ((2, 1), 0, 1)
+    })
+    .await;
+    relay.stop().await;
+    // Whoever mends the cause puts it back; a relay that starts finds it.
+    let (entry, reason): (i64, String) =
+        sqlx::query_as("SELECT entry, refused FROM rejoin.outbox WHERE refused IS NOT NULL")
+            .fetch_one(&setting.application)
+            .await
+            .unwrap();
+    assert_eq!(reason, "too large");
+    sqlx::query("UPDATE rejoin.outbox SET refused = NULL WHERE entry = $1")
+        .bind(entry)
+        .execute(&setting.application)
+        .await
+        .unwrap();
+    let relay = Relay::start(
+        &setting.store,
+        Arc::<ForgetfulStream>::clone(&setting.stream),
+    );
+    eventually("it is published", || async {
+        numbers(&setting.stream)["user:1"] == [1, 3, 2]
+    })
+    .await;
+    relay.stop().await;
+}
+
+/// Rows that did not come through `rejoin.publish`, in the middle of others.
+#[tokio::test]
+async fn what_no_client_could_be_given_is_parked() {
+    let setting = setting(0).await;
+    let long = format!("\"{}\"", "x".repeat(600_000));
+    let rows = [
+        ("user:1", "", "{\"n\": 1}"),
+        ("user:1", "", long.as_str()),
+        ("user:1", "two words", "1"),
+        ("nobody", "", "1"),
+        ("user:1", "", "{\"n\": 2}"),
+    ];
+    for (channel, kind, data) in rows {
+        sqlx::query(
+            "INSERT INTO rejoin.outbox (channel, kind, data, id) VALUES ($1, $2, $3, gen_random_uuid())",
+        )
+        .bind(channel)
+        .bind(kind)
+        .bind(data)
+        .execute(&setting.application)
+        .await
+        .unwrap();
+    }
+    let relay = Relay::start(
+        &setting.store,
+        Arc::<ForgetfulStream>::clone(&setting.stream),
+    );
+    eventually("three are parked", || async { relay.stats.parked() == 3 }).await;
+    assert_eq!(numbers(&setting.stream)["user:1"], [1, 2]);
+    relay.stop().await;
+}
+
+/// The application hears of it while it can still do something else.
+#[tokio::test]
+async fn a_payload_that_is_too_long_is_refused_in_the_transaction() {
+    let setting = setting(0).await;
+    let publish = async |bytes: usize| {
+        // As JSON it has two quotes.
+        sqlx::query("SELECT rejoin.publish('user:1', '', to_jsonb(repeat('x', $1)))")
+            .bind(bytes as i32 - 2)
+            .execute(&setting.application)
+            .await
+    };
+    // Before a relay has told anything: the default of the configuration.
+    publish(65_536).await.unwrap();
+    publish(65_537).await.unwrap_err();
+    let relay = Relay::start(
+        &setting.store,
+        Arc::<ForgetfulStream>::clone(&setting.stream),
+    );
+    // What was accepted before is published.
+    eventually("the outbox is empty", || is_empty(&setting.application)).await;
+    assert_eq!(setting.stream.messages().len(), 1);
+    publish(DATA_BYTES).await.unwrap();
+    let error = publish(DATA_BYTES + 1).await.unwrap_err();
+    let error = error.into_database_error().unwrap();
+    assert_eq!(error.code().as_deref(), Some("54000"));
+    assert!(
+        error
+            .message()
+            .contains("at most 1000 bytes of data, this one has 1001"),
+        "{error}"
+    );
+    eventually("the other is published", || async {
+        setting.stream.messages().len() == 2
     })
     .await;
     relay.stop().await;
