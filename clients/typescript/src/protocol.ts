@@ -146,7 +146,7 @@ export interface ServerFrame {
   signal?: Signal;
   /** Who is present on a channel. */
   presence?: Presence;
-  /** Another device of this user acknowledged something. */
+  /** What the user has read, and how much is unread now. */
   receipt?: Receipt;
   /** The new token is in force. */
   refreshed?: Refreshed;
@@ -338,7 +338,7 @@ export interface Presence {
   users?: string[];
 }
 
-/** Another device of this user acknowledged something. */
+/** What the user has read, and how much is unread now. */
 export interface Receipt {
   /** The channel. */
   channel?: string;

@@ -9,7 +9,8 @@
 //! - [`ws`]: connections over WebSocket;
 //! - [`remote`]: what reaches live connections from outside;
 //! - [`revocations`]: tokens that no longer count, on all edges;
-//! - `receipts`: what users have received and read;
+//! - `receipts`: what users have received and read; `unread`: how much they
+//!   have not, for `subscribed`;
 //! - [`registry`]: the live connections by user;
 //! - [`listen`]: sockets and HTTP/1;
 //! - [`origin`]: which web pages may use the edge;
@@ -40,6 +41,7 @@ pub mod registry;
 pub mod remote;
 pub mod revocations;
 mod rights;
+mod unread;
 pub mod ws;
 
 pub use config::EdgeConfig;

@@ -20,7 +20,7 @@ export abstract class HttpLink implements Link {
   /** Channels that have been live on this link: their next request starts
    * where the last one ended, which is no news. */
   private readonly live = new Set<string>();
-  private device = '';
+  protected device = '';
   private connectReq = 0;
   private opened = false;
   private over = false;

@@ -14,7 +14,7 @@ export class PollLink extends HttpLink {
     // The first is answered at once, and so tells that this works at all.
     for (let wait_ms = 0; !signal.aborted; wait_ms = WAIT_MS) {
       const from = channels.map((channel) => this.from.get(channel)).join();
-      const path = `/v1/poll${queryOf({ channels: channels.join(), from, wait_ms })}`;
+      const path = `/v1/poll${queryOf({ channels: channels.join(), from, device: this.device, wait_ms })}`;
       const response = await request(this.target, path, this.token, { signal });
       const { frames, cursors } = (await response.json()) as { frames: ServerFrame[]; cursors: string[] };
       if (signal.aborted) return;

@@ -8,7 +8,7 @@ export class SseLink extends HttpLink {
 
   protected async read(channels: string[], signal: AbortSignal): Promise<void> {
     const from = channels.map((channel) => this.from.get(channel)).join();
-    const path = `/v1/events${queryOf({ channels: channels.join(), from })}`;
+    const path = `/v1/events${queryOf({ channels: channels.join(), from, device: this.device })}`;
     const response = await request(this.target, path, this.token, { signal, accept: 'text/event-stream' });
     const reader = response.body?.getReader();
     if (!reader) throw new TypeError('fetch does not stream here');

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, Stream};
 use protocol::Cursor;
 
+use super::Start;
 use crate::log::{Page, PageError};
 use crate::stats::Source;
 
@@ -18,6 +19,8 @@ const IN_FLIGHT_MAX: usize = 4;
 
 /// What came back.
 pub(super) enum Answer {
+    /// The subscription may start.
+    Begin(Box<Start>),
     /// Where the subscription starts.
     Start(Result<Cursor, PageError>),
     /// The subscription starts at `start`; from `floor` on as many messages
@@ -37,7 +40,8 @@ pub(super) enum Answer {
 type Answered = (usize, u32, Answer);
 
 /// Bounded: a subscription has at most one question, and at most
-/// [`IN_FLIGHT_MAX`] are under way; the others wait in order.
+/// [`IN_FLIGHT_MAX`] are under way; the others wait in order. What is aside
+/// asks no log and is not counted.
 #[derive(Default)]
 pub(super) struct Fetches {
     /// None while nothing is asked, which is nearly always: an idle
@@ -50,6 +54,7 @@ pub(super) struct Fetches {
 struct UnderWay {
     running: FuturesUnordered<BoxFuture<'static, Answered>>,
     waiting: VecDeque<BoxFuture<'static, Answered>>,
+    aside: FuturesUnordered<BoxFuture<'static, Answered>>,
 }
 
 impl Fetches {
@@ -59,8 +64,7 @@ impl Fetches {
         generation: u32,
         question: BoxFuture<'static, Answer>,
     ) {
-        let question: BoxFuture<'static, Answered> =
-            Box::pin(async move { (slot, generation, question.await) });
+        let question = answered(slot, generation, question);
         let under_way = self.under_way.get_or_insert_default();
         if under_way.running.len() < IN_FLIGHT_MAX {
             under_way.running.push(question);
@@ -70,10 +74,29 @@ impl Fetches {
         self.unpolled = true;
     }
 
+    pub(super) fn push_aside(
+        &mut self,
+        slot: usize,
+        generation: u32,
+        question: BoxFuture<'static, Answer>,
+    ) {
+        let question = answered(slot, generation, question);
+        self.under_way.get_or_insert_default().aside.push(question);
+        self.unpolled = true;
+    }
+
     /// Whether a question was added since the last poll.
     pub(super) fn has_unpolled(&self) -> bool {
         self.unpolled
     }
+}
+
+fn answered(
+    slot: usize,
+    generation: u32,
+    question: BoxFuture<'static, Answer>,
+) -> BoxFuture<'static, Answered> {
+    Box::pin(async move { (slot, generation, question.await) })
 }
 
 impl Stream for Fetches {
@@ -84,6 +107,10 @@ impl Stream for Fetches {
         let Some(under_way) = self.under_way.as_mut() else {
             return Poll::Ready(None);
         };
+        let aside = Pin::new(&mut under_way.aside).poll_next(cx);
+        if let Poll::Ready(Some(answered)) = aside {
+            return Poll::Ready(Some(answered));
+        }
         match Pin::new(&mut under_way.running).poll_next(cx) {
             Poll::Ready(Some(answered)) => {
                 if let Some(next) = under_way.waiting.pop_front() {
@@ -91,11 +118,11 @@ impl Stream for Fetches {
                 }
                 Poll::Ready(Some(answered))
             }
-            Poll::Ready(None) => {
+            Poll::Ready(None) if aside.is_ready() => {
                 self.under_way = None;
                 Poll::Ready(None)
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }

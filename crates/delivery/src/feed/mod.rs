@@ -309,6 +309,15 @@ impl Feed {
         self.fetches.push(slot, subscription.generation, question);
     }
 
+    /// Waits for something that no log is asked for, so that slow logs do not
+    /// hold it up.
+    fn fetch_aside(&mut self, slot: usize, question: BoxFuture<'static, Answer>) {
+        if let Some(subscription) = self.slots.get(slot).and_then(Option::as_ref) {
+            self.fetches
+                .push_aside(slot, subscription.generation, question);
+        }
+    }
+
     fn on_answer(&mut self, slot: usize, generation: u32, answer: Answer) {
         let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
             return;
@@ -321,6 +330,7 @@ impl Feed {
         }
         let head = subscription.window.head();
         match answer {
+            Answer::Begin(start) => return self.resolve_start(slot, *start),
             Answer::Start(result) => return self.on_start(slot, result),
             Answer::TooFarBehind { start, floor } => {
                 return self.on_catch_up_bound(slot, start, floor);

@@ -20,6 +20,9 @@ pub enum Start {
     Cursor(Cursor),
     /// A position that has to be looked up first.
     Lookup(BoxFuture<'static, Result<Cursor, PageError>>),
+    /// There, but only once something else is done. The tail is that of when
+    /// it was asked for.
+    After(BoxFuture<'static, ()>, Box<Start>),
 }
 
 impl Start {
@@ -51,6 +54,13 @@ impl Feed {
             Start::Earliest => self.fetch(
                 slot,
                 Box::pin(async move { Answer::Start(catch_up.earliest(channel).await) }),
+            ),
+            Start::After(first, start) => self.fetch_aside(
+                slot,
+                Box::pin(async move {
+                    first.await;
+                    Answer::Begin(start)
+                }),
             ),
             Start::Lookup(lookup) => {
                 self.fetch(slot, Box::pin(async move { Answer::Start(lookup.await) }))

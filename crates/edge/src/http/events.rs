@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream};
 use protocol::frame::{Connected, ErrorBody, Goaway, GoawayReason, Limits, Retry, ServerBody};
-use protocol::{CloseCode, ErrorCode};
+use protocol::{CloseCode, Device, ErrorCode};
 use serde::Deserialize;
 use tokio::time::{Instant, Sleep};
 
@@ -47,6 +47,7 @@ const A_YEAR_S: u64 = 365 * 24 * 3_600;
 pub struct EventsQuery {
     channels: String,
     from: Option<String>,
+    device: Option<Device>,
     ticket: Option<String>,
 }
 
@@ -67,7 +68,8 @@ pub async fn events(
     )?;
     edge.admission().connect()?;
     let caller = caller(&edge, &headers, query.ticket.as_deref()).await?;
-    let listening = Listening::start(&edge, caller, wanted, Transport::EventStream).await?;
+    let listening =
+        Listening::start(&edge, caller, wanted, query.device, Transport::EventStream).await?;
     edge.counters().sse_connects.add(1);
     let body = Body::from_stream(EventStream::new(edge, listening));
     let headers = [

@@ -117,7 +117,7 @@ pub async fn acknowledge(
         delivered,
         read,
     };
-    let receipt = edge.acknowledge(&*receipts, ack, None).await?;
+    let receipt = edge.acknowledge(&*receipts, ack, None, true).await?;
     let headers = [(header::CONTENT_TYPE, "application/json")];
     Ok((headers, json(ServerBody::Receipt(receipt))))
 }

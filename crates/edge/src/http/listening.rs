@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delivery::members::StoreFailure;
+use delivery::receipts::Unread;
 use delivery::{Feed, Output, PageError, Start};
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{FuturesUnordered, Stream};
 use protocol::frame::{ServerBody, ServerFrame, UnsubscribeReason, Unsubscribed};
-use protocol::{Channel, CloseCode, Encoding, ErrorCode, From, encode_server};
+use protocol::{Channel, CloseCode, Device, Encoding, ErrorCode, From, encode_server};
 
 use super::error::ApiError;
 use crate::auth::{Caller, TokenError};
 use crate::registry::{Command, Registered, Transport};
+use crate::unread::Unreads;
 use crate::ws::encode_output;
 use crate::{Edge, http::positions};
 
@@ -51,6 +53,9 @@ pub(super) struct Listening {
     caller: Caller,
     /// Services are in no registry: nothing outside concerns them.
     registered: Option<Registered>,
+    /// Names the client's device among the user's, for `acked` and receipts.
+    device: Option<Device>,
+    unreads: Unreads,
     feed: Feed,
     places: Vec<Place>,
     /// At most one per channel and recheck.
@@ -73,6 +78,7 @@ impl Listening {
         edge: &Edge,
         caller: Caller,
         wanted: Vec<(Channel, From)>,
+        device: Option<Device>,
         transport: Transport,
     ) -> Result<Self, ApiError> {
         if !edge.drain().takes_connections() || !edge.hub().is_filled() {
@@ -84,7 +90,7 @@ impl Listening {
         let registered = match &caller {
             Caller::User(grants) => {
                 let user = grants.user.clone();
-                let registered = edge.registry().add(user, None, transport);
+                let registered = edge.registry().add(user, device.clone(), transport);
                 registered.handle().set_token(grants.token_id.as_deref());
                 edge.auth().check_revoked(grants)?;
                 Some(registered)
@@ -101,22 +107,46 @@ impl Listening {
             edge: edge.clone(),
             caller,
             registered,
+            device,
+            unreads: Unreads::default(),
             feed: edge.hub().feed(),
             places: Vec::with_capacity(wanted.len()),
             rechecks: FuturesUnordered::new(),
             queue: VecDeque::new(),
         };
         for (channel, from) in wanted {
-            listening.subscribe(channel, from)?;
+            // A poll that goes on was told before.
+            let is_counted = transport != Transport::Poll || !matches!(from, From::Cursor(_));
+            listening.subscribe(channel, from, is_counted)?;
         }
         Ok(listening)
     }
 
-    fn subscribe(&mut self, channel: Channel, from: From) -> Result<(), ApiError> {
-        let start = Start::from_wire(from).ok_or_else(|| {
-            let message = "from=acked needs a WebSocket: a request has no device";
-            ApiError::new(ErrorCode::BadRequest, message).about(&channel)
-        })?;
+    fn subscribe(
+        &mut self,
+        channel: Channel,
+        from: From,
+        is_counted: bool,
+    ) -> Result<(), ApiError> {
+        let user = match &self.caller {
+            Caller::User(grants) => Some(&grants.user),
+            Caller::Service(_) => None,
+        };
+        let mut start = match (Start::from_wire(from), user) {
+            (Some(start), _) => start,
+            (None, Some(user)) => self
+                .edge
+                .acked_start(user, self.device.as_ref(), &channel)
+                .map_err(|(code, message)| ApiError::new(code, message).about(&channel))?,
+            (None, None) => {
+                let message = "from=acked is for users: an API key has no devices";
+                return Err(ApiError::new(ErrorCode::BadRequest, message).about(&channel));
+            }
+        };
+        let reader = user.and_then(|user| self.edge.reader(user, self.device.as_ref()));
+        if let Some(reader) = reader.filter(|_| is_counted) {
+            start = self.unreads.ask(&reader, &channel, start);
+        }
         // Checked before: no channel twice, and not too many.
         self.feed
             .subscribe(channel.clone(), start, None, 0)
@@ -178,6 +208,9 @@ impl Listening {
                 self.remove(&channel);
             }
         }
+        while let Poll::Ready(unread) = self.unreads.poll_late(cx) {
+            self.tell_unread(unread);
+        }
         if let Some(heard) = self.queue.pop_front() {
             return Poll::Ready(heard);
         }
@@ -185,6 +218,31 @@ impl Listening {
             return Poll::Ready(Heard::End(End::Nothing));
         }
         self.feed.poll_next(cx).map(|output| self.hear(output))
+    }
+
+    /// A count that came too late for its `subscribed`.
+    fn tell_unread(&mut self, unread: Unread) {
+        let Caller::User(grants) = &self.caller else {
+            return;
+        };
+        let reader = self.edge.reader(&grants.user, self.device.as_ref());
+        if let Some(reader) = reader.filter(|_| self.feed.is_subscribed(&unread.channel)) {
+            self.queue.push_back(Heard::Frame {
+                json: json(reader.receipt(&self.edge, unread)),
+                news: true,
+            });
+        }
+    }
+
+    /// For an output that starts a subscription, or says that it never will.
+    fn unread_of(&mut self, channel: &Channel) -> u64 {
+        let Some(unread) = self.unreads.take(channel) else {
+            return 0;
+        };
+        match &self.caller {
+            Caller::User(grants) => self.edge.hub().complete_unread(&unread, &grants.user),
+            Caller::Service(_) => 0,
+        }
     }
 
     fn obey(&mut self, cx: &mut Context<'_>) {
@@ -233,6 +291,7 @@ impl Listening {
 
     /// Ends a subscription whose right was lost; its position stays.
     fn remove(&mut self, channel: &Channel) {
+        self.unreads.take(channel);
         if !self.feed.unsubscribe(channel) {
             return;
         }
@@ -260,6 +319,10 @@ impl Listening {
     /// Keeps the client's position, and makes the frame.
     fn hear(&mut self, output: Output) -> Heard {
         let mut news = true;
+        let mut unread = 0;
+        if let Output::Subscribed { channel, .. } | Output::Refused { channel, .. } = &output {
+            unread = self.unread_of(channel);
+        }
         let channel = output.channel();
         let place = self
             .places
@@ -304,7 +367,7 @@ impl Listening {
         }
         self.edge.counters().frames_out.add(1);
         Heard::Frame {
-            json: encode_output(Encoding::Json, output, 0),
+            json: encode_output(Encoding::Json, output, unread),
             news,
         }
     }

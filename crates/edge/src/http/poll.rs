@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use protocol::{ErrorCode, From};
+use protocol::{Device, ErrorCode, From};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -40,6 +40,7 @@ const ANSWER_BYTES: usize = 256 * 1024;
 pub struct PollQuery {
     channels: String,
     from: Option<String>,
+    device: Option<Device>,
     wait_ms: Option<u32>,
 }
 
@@ -68,7 +69,8 @@ pub async fn poll(
         true => Duration::from_millis(wait_ms.into()).min(token_time(&caller)),
         false => Duration::ZERO,
     };
-    let mut listening = Listening::start(&edge, caller, wanted, Transport::Poll).await?;
+    let mut listening =
+        Listening::start(&edge, caller, wanted, query.device, Transport::Poll).await?;
     edge.counters().polls.add(1);
     let frames = collect(&edge, &mut listening, wait).await;
     listening.advance();

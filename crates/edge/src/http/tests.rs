@@ -28,6 +28,7 @@ mod admission;
 mod batch;
 mod catch_up;
 mod chain;
+mod devices;
 mod events;
 mod harness;
 mod history;

@@ -439,7 +439,7 @@ var PollLink = class extends HttpLink {
   async read(channels, signal) {
     for (let wait_ms = 0; !signal.aborted; wait_ms = WAIT_MS) {
       const from = channels.map((channel) => this.from.get(channel)).join();
-      const path = `/v1/poll${queryOf({ channels: channels.join(), from, wait_ms })}`;
+      const path = `/v1/poll${queryOf({ channels: channels.join(), from, device: this.device, wait_ms })}`;
       const response = await request(this.target, path, this.token, { signal });
       const { frames, cursors } = await response.json();
       if (signal.aborted) return;
@@ -455,7 +455,7 @@ var SseLink = class extends HttpLink {
   transport = "sse";
   async read(channels, signal) {
     const from = channels.map((channel) => this.from.get(channel)).join();
-    const path = `/v1/events${queryOf({ channels: channels.join(), from })}`;
+    const path = `/v1/events${queryOf({ channels: channels.join(), from, device: this.device })}`;
     const response = await request(this.target, path, this.token, { signal, accept: "text/event-stream" });
     const reader = response.body?.getReader();
     if (!reader) throw new TypeError("fetch does not stream here");

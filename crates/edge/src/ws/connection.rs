@@ -203,9 +203,9 @@ impl Connection {
         match session.poll_work(cx, produce, &mut out) {
             Poll::Pending => return false,
             Poll::Ready(Work::Frames) => {}
-            Poll::Ready(Work::Output(output)) => {
+            Poll::Ready(Work::Output(output, unread)) => {
                 self.unwritten.note(&output);
-                let frame = encode_output(self.socket.encoding(), output, 0);
+                let frame = encode_output(self.socket.encoding(), output, unread);
                 self.send(frame);
             }
             Poll::Ready(Work::Close(code)) => {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use delivery::publish::{Publication, Publisher};
 use delivery::receipts::Ack;
 use delivery::signal::Signal;
-use protocol::frame::{self, Receipt, ServerBody};
-use protocol::{Channel, ErrorCode, ServerFrame};
+use protocol::frame::{self, ServerBody};
+use protocol::{ErrorCode, ServerFrame};
 
 use super::publishes::{Outcome, Refusal, Waiting};
 use super::replies::{error, forbidden, store_error};
@@ -171,38 +171,14 @@ impl Session {
                 delivered,
                 read,
             };
-            let receipt = match edge.acknowledge(&*receipts, ack, Some(connection)).await {
+            let acknowledged = edge.acknowledge(&*receipts, ack, Some(connection), req != 0);
+            let receipt = match acknowledged.await {
                 Ok(receipt) => receipt,
                 Err(failure) => {
                     return Answer::Reply(Some(store_error(req, &failure, Some(channel))));
                 }
             };
             Answer::Reply((req != 0).then(|| ServerFrame::reply(req, ServerBody::Receipt(receipt))))
-        }));
-    }
-
-    /// Tells a device that keeps receipts how much it has not read, without
-    /// holding up its messages.
-    pub(super) fn ask_unread(&mut self, channel: Channel) {
-        let (Some(receipts), Some(device)) = (self.edge.receipts().cloned(), self.device.clone())
-        else {
-            return;
-        };
-        let user = self.grants.user.clone();
-        let hub = self.edge.hub().clone();
-        self.ask(Box::pin(async move {
-            // A count that cannot be had is not worth an error: the client
-            // asked for messages.
-            let unread = receipts.unread(user.clone(), channel.clone()).await.ok();
-            Answer::Reply(unread.map(|unread| {
-                ServerFrame::new(ServerBody::Receipt(Receipt {
-                    channel,
-                    device: Some(device),
-                    delivered: None,
-                    read: unread.read,
-                    unread: hub.complete_unread(&unread, &user),
-                }))
-            }))
         }));
     }
 }

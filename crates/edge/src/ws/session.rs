@@ -15,6 +15,7 @@ use super::replies::{error, forbidden, published, store_error};
 use crate::Edge;
 use crate::auth::{Grants, TokenError};
 use crate::registry::{Command, Registered, Transport};
+use crate::unread::Unreads;
 
 /// Questions to the store of one connection that are under way. With this
 /// many, the connection reads no further frame until one is answered.
@@ -24,8 +25,8 @@ const LOOKUPS_MAX: usize = 64;
 pub(super) enum Work {
     /// Frames were added.
     Frames,
-    /// The feed has something.
-    Output(Output),
+    /// The feed has something; with how much is unread, for `subscribed`.
+    Output(Output, u64),
     /// The connection is to be closed.
     Close(CloseCode),
 }
@@ -69,6 +70,7 @@ pub(super) struct Session {
     rights_lost: u32,
     /// None while nothing is asked.
     lookups: Option<Box<FuturesUnordered<BoxFuture<'static, Answer>>>>,
+    unreads: Unreads,
 }
 
 impl Session {
@@ -87,6 +89,7 @@ impl Session {
             publishes: Publishes::default(),
             rights_lost: 0,
             lookups: None,
+            unreads: Unreads::default(),
         }
     }
 
@@ -181,68 +184,48 @@ impl Session {
             from,
             max_catchup,
         } = subscribe;
-        let start = match Start::from_wire(from) {
-            Some(start) => start,
-            None => match self.acked_start(&channel) {
-                Ok(start) => start,
-                Err(message) => {
-                    out.push(error(req, ErrorCode::BadRequest, message, Some(channel)));
-                    return;
-                }
-            },
-        };
         let max_catchup = (max_catchup > 0).then_some(max_catchup as usize);
-        let (code, message) = match self
-            .feed
-            .subscribe(channel.clone(), start, max_catchup, req)
-        {
-            Ok(()) => return,
-            Err(problem @ SubscribeError::TooMany { .. }) => {
-                (ErrorCode::TooManySubscriptions, problem.to_string())
+        let start = match Start::from_wire(from) {
+            Some(start) => Ok(start),
+            None => self
+                .edge
+                .acked_start(&self.grants.user, self.device.as_ref(), &channel),
+        };
+        let (code, message) = match start {
+            Ok(start) => {
+                let start = self.counted(&channel, start);
+                match self
+                    .feed
+                    .subscribe(channel.clone(), start, max_catchup, req)
+                {
+                    Ok(()) => return,
+                    Err(problem @ SubscribeError::TooMany { .. }) => {
+                        self.unreads.take(&channel);
+                        (ErrorCode::TooManySubscriptions, problem.to_string())
+                    }
+                    Err(problem @ SubscribeError::Already) => {
+                        (ErrorCode::AlreadySubscribed, problem.to_string())
+                    }
+                }
             }
-            Err(problem @ SubscribeError::Already) => {
-                (ErrorCode::AlreadySubscribed, problem.to_string())
-            }
+            Err((code, message)) => (code, message.to_owned()),
         };
         out.push(error(req, code, message, Some(channel)));
     }
 
-    fn acked_start(&self, channel: &Channel) -> Result<Start, &'static str> {
-        let receipts = self
-            .edge
-            .receipts()
-            .cloned()
-            .ok_or("from=acked needs an edge with a store")?;
-        let device = self
-            .device
-            .as_ref()
-            .ok_or("from=acked needs a device named in connect")?;
-        let (user, device, channel) = (self.grants.user.clone(), device.clone(), channel.clone());
-        let hub = self.edge.hub().clone();
-        Ok(Start::Lookup(Box::pin(async move {
-            match receipts.position(user, device, channel.clone()).await {
-                Ok(Some(cursor)) => Ok(cursor),
-                // It never acknowledged anything: new messages only.
-                Ok(None) => Ok(hub.head_of(&channel)),
-                Err(StoreFailure::Unavailable {
-                    retry_after,
-                    reason,
-                }) => Err(delivery::PageError::Unavailable {
-                    retry_after,
-                    reason,
-                }),
-                Err(StoreFailure::Refused { reason }) => {
-                    let retry_after = std::time::Duration::from_secs(1);
-                    Err(delivery::PageError::Unavailable {
-                        retry_after,
-                        reason,
-                    })
-                }
+    /// Lets a subscription start when it is known how much is unread, if the
+    /// client keeps receipts.
+    fn counted(&mut self, channel: &Channel, start: Start) -> Start {
+        match self.edge.reader(&self.grants.user, self.device.as_ref()) {
+            Some(reader) if !self.feed.is_subscribed(channel) => {
+                self.unreads.ask(&reader, channel, start)
             }
-        })))
+            Some(_) | None => start,
+        }
     }
 
     fn unsubscribe(&mut self, req: u32, channel: Channel, out: &mut Vec<ServerFrame>) {
+        self.unreads.take(&channel);
         if self.feed.unsubscribe(&channel) {
             let body = Unsubscribed {
                 channel,
@@ -262,6 +245,7 @@ impl Session {
 
     /// Ends a subscription whose right was lost.
     fn remove(&mut self, channel: Channel, out: &mut Vec<ServerFrame>) {
+        self.unreads.take(&channel);
         if self.feed.unsubscribe(&channel) {
             let message = "the right to this channel ended".into();
             let body = Unsubscribed {
@@ -466,16 +450,34 @@ impl Session {
                 Poll::Pending => {}
             }
         }
+        if let Poll::Ready(unread) = self.unreads.poll_late(cx) {
+            let reader = self.edge.reader(&self.grants.user, self.device.as_ref());
+            if self.feed.is_subscribed(&unread.channel)
+                && let Some(reader) = reader
+            {
+                out.push(ServerFrame::new(reader.receipt(&self.edge, unread)));
+            }
+            return Poll::Ready(Work::Frames);
+        }
         if !produce {
             return Poll::Pending;
         }
         let Poll::Ready(output) = self.feed.poll_next(cx) else {
             return Poll::Pending;
         };
-        if let Output::Subscribed { channel, .. } = &output {
-            // Not before: its answer must not overtake `subscribed`.
-            self.ask_unread(channel.clone());
-        }
-        Poll::Ready(Work::Output(output))
+        let unread = match &output {
+            Output::Subscribed { channel, .. } | Output::Refused { channel, .. } => {
+                let unread = self.unreads.take(channel);
+                unread.map_or(0, |unread| {
+                    self.edge.hub().complete_unread(&unread, &self.grants.user)
+                })
+            }
+            Output::Messages { .. }
+            | Output::Live { .. }
+            | Output::Reset { .. }
+            | Output::Delayed { .. }
+            | Output::Signal(_) => 0,
+        };
+        Poll::Ready(Work::Output(output, unread))
     }
 }

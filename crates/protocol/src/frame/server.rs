@@ -44,7 +44,7 @@ pub enum ServerBody {
     Signal(Signal),
     /// Who is present on a channel.
     Presence(Presence),
-    /// Another device of this user acknowledged something.
+    /// What the user has read, and how much is unread now.
     Receipt(Receipt),
     /// The new token is in force.
     Refreshed {
@@ -249,7 +249,7 @@ pub struct Presence {
     pub users: Vec<UserId>,
 }
 
-/// Another device of this user acknowledged something.
+/// What the user has read, and how much is unread now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The channel.

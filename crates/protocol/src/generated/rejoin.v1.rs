@@ -220,7 +220,7 @@ pub mod server_frame {
         /// Who is present on a channel.
         #[prost(message, tag = "11")]
         Presence(super::Presence),
-        /// Another device of this user acknowledged something.
+        /// What the user has read, and how much is unread now.
         #[prost(message, tag = "12")]
         Receipt(super::Receipt),
         /// The new token is in force.
@@ -474,7 +474,7 @@ pub struct Presence {
     #[prost(string, repeated, tag = "2")]
     pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Another device of this user acknowledged something.
+/// What the user has read, and how much is unread now.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -90,12 +90,12 @@ async fn reading_on_one_device_is_known_on_the_others() {
     let http = stack.http();
     let inbox = Channel::parse("user:42").unwrap();
     let token = sign(&TokenSpec::new("42", &[]));
-    let options = |device: &str| ConnectOptions {
+    let options_of = |device: &str| ConnectOptions {
         device: Some(Device::parse(device).unwrap()),
         ..ConnectOptions::default()
     };
-    let (mut phone, _) = connect(&stack.edges[0].url(), &token, &options("phone")).await;
-    let (mut laptop, _) = connect(&stack.edges[1].url(), &token, &options("laptop")).await;
+    let (mut phone, _) = connect(&stack.edges[0].url(), &token, &options_of("phone")).await;
+    let (mut laptop, _) = connect(&stack.edges[1].url(), &token, &options_of("laptop")).await;
     for connection in [&mut phone, &mut laptop] {
         connection
             .subscribe(inbox.clone(), From::Tail)
@@ -120,7 +120,7 @@ async fn reading_on_one_device_is_known_on_the_others() {
         .unwrap();
     let told = async {
         loop {
-            // The first one tells the laptop what it has not read itself.
+            // Its own tells the laptop what it has not read itself, should that have been too late for `subscribed`.
             if let ServerBody::Receipt(it) = laptop.next().await.unwrap().body
                 && it
                     .device
@@ -145,9 +145,30 @@ async fn reading_on_one_device_is_known_on_the_others() {
     .await;
     // The phone lost its storage: it goes on from what it had acknowledged.
     drop(phone);
-    let options = options("phone").subscribe(inbox.clone(), From::Acked);
+    let options = options_of("phone").subscribe(inbox.clone(), From::Acked);
     let (mut phone, _) = connect(&stack.edges[1].url(), &token, &options).await;
     let mut watch = Watch::new(&inbox);
     watch.until_live(&mut phone).await;
     watch.assert_exactly(&notes[2..]);
+
+    // Whichever device comes hears how much is unread, at once or a little later; also where no WebSocket is possible.
+    for edge in &stack.edges {
+        let options = options_of("tablet").subscribe(inbox.clone(), From::Tail);
+        let (mut tablet, _) = connect(&edge.url(), &token, &options).await;
+        let counted = async {
+            loop {
+                match tablet.next().await.unwrap().body {
+                    ServerBody::Subscribed(it) if it.unread > 0 => return it.unread,
+                    ServerBody::Receipt(it) => return it.unread,
+                    _ => {}
+                }
+            }
+        };
+        assert_eq!(timeout(SOON, counted).await.expect("a count"), 1);
+        let path = "/v1/poll?channels=user:42&device=phone&from=acked";
+        let polled = edge.http().get_as(&token, path).await;
+        let frames = polled.body["frames"].to_string();
+        assert!(frames.contains(&notes[2]), "{polled:?}");
+        assert!(!frames.contains(&notes[1]), "{polled:?}");
+    }
 }

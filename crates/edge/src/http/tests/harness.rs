@@ -217,15 +217,24 @@ impl Members for Rooms {
     }
 }
 
-/// Read positions in memory. It counts nothing itself: what is unread is
-/// counted by the edge, from its window.
+/// Positions in memory. It counts nothing itself: what is unread is counted
+/// by the edge, from its window.
 #[derive(Default)]
-pub(super) struct ReadState(Mutex<BTreeMap<(UserId, Channel), Cursor>>);
+pub(super) struct ReadState {
+    read: Mutex<BTreeMap<(UserId, Channel), Cursor>>,
+    delivered: Mutex<BTreeMap<(UserId, Device, Channel), Cursor>>,
+    /// A count takes this long.
+    pub(super) pause: Mutex<Duration>,
+}
 
 impl Receipts for ReadState {
     fn ack(&self, ack: Ack) -> BoxFuture<'_, Result<Acked, StoreFailure>> {
         let place = (ack.user.clone(), ack.channel.clone());
-        let mut read = self.0.lock();
+        if let Some(delivered) = ack.delivered {
+            let place = (ack.user.clone(), ack.device.clone(), ack.channel.clone());
+            self.delivered.lock().insert(place, delivered);
+        }
+        let mut read = self.read.lock();
         let before = read.get(&place).copied();
         let now = ack.read.into_iter().chain(before).max_by_key(|at| at.seq);
         if let Some(now) = now {
@@ -242,11 +251,12 @@ impl Receipts for ReadState {
 
     fn position(
         &self,
-        _: UserId,
-        _: Device,
-        _: Channel,
+        user: UserId,
+        device: Device,
+        channel: Channel,
     ) -> BoxFuture<'_, Result<Option<Cursor>, StoreFailure>> {
-        async { Ok(None) }.boxed()
+        let position = self.delivered.lock().get(&(user, device, channel)).copied();
+        async move { Ok(position) }.boxed()
     }
 
     fn unread(
@@ -254,12 +264,17 @@ impl Receipts for ReadState {
         user: UserId,
         channel: Channel,
     ) -> BoxFuture<'_, Result<Unread, StoreFailure>> {
-        let read = self.0.lock().get(&(user, channel.clone())).copied();
-        async move { Ok(unread(channel, read)) }.boxed()
+        let read = self.read.lock().get(&(user, channel.clone())).copied();
+        let pause = *self.pause.lock();
+        async move {
+            tokio::time::sleep(pause).await;
+            Ok(unread(channel, read))
+        }
+        .boxed()
     }
 
     fn inbox(&self, user: UserId) -> BoxFuture<'_, Result<Vec<Unread>, StoreFailure>> {
-        let read = self.0.lock();
+        let read = self.read.lock();
         let of_user = read.iter().filter(|((of, _), _)| *of == user);
         let inbox: Vec<Unread> = of_user
             .map(|((_, channel), read)| unread(channel.clone(), Some(*read)))
@@ -298,7 +313,7 @@ pub(super) struct Live {
     pub(super) stored: Stored,
     pub(super) rooms: Arc<Rooms>,
     pub(super) sent: Arc<Sent>,
-    read_state: Arc<ReadState>,
+    pub(super) read_state: Arc<ReadState>,
     tails: Mutex<Vec<(mpsc::UnboundedSender<TailEvent>, Arc<window::Window>)>>,
     configure: fn(&mut EdgeConfig),
     window_bytes: usize,
