@@ -1,6 +1,7 @@
 //! What naming a device gives to clients without a WebSocket.
 
 use super::harness::*;
+use super::sse::Events;
 use super::*;
 
 const EVENTS: &str = "/v1/events?channels=user:bob";
