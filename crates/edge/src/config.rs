@@ -1,8 +1,10 @@
 //! What an operator can set about an edge: plain data with defaults.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::AdmissionConfig;
@@ -80,6 +82,39 @@ pub struct ListenConfig {
     /// first, and at most 600000. Default: 60000. Bounds event streams and
     /// answers that nobody reads.
     pub stall_timeout_ms: u32,
+    /// Open connections of one address, half-open ones and those in the
+    /// middle of a handshake included; at most 10000000, and 0 for no limit.
+    /// Addresses in `trusted_proxies` are not limited. Default: 0, because a
+    /// proxy that is not named there has everybody's connections.
+    pub sockets_per_ip: usize,
+    /// Networks of proxies whose `X-Forwarded-For` is believed, like
+    /// `10.0.0.0/8`; at most 64. Default: none, so that nobody can give
+    /// itself another address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// TLS with an own certificate. Default: none, for a proxy that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+}
+
+/// The certificate of an edge that speaks TLS (1.2 and 1.3) itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate and those between it and the root, in PEM.
+    pub cert_file: PathBuf,
+    /// Its private key, in PEM.
+    pub key_file: PathBuf,
+    /// How often the files are looked at, in milliseconds; 100 to 86400000.
+    /// What has changed is used for new connections; open ones go on. Default:
+    /// 10000.
+    #[serde(default = "TlsConfig::default_reload_ms")]
+    pub reload_ms: u32,
+}
+
+impl TlsConfig {
+    fn default_reload_ms() -> u32 {
+        10_000
+    }
 }
 
 impl Default for ListenConfig {
@@ -90,6 +125,9 @@ impl Default for ListenConfig {
             header_timeout_ms: 10_000,
             header_bytes: 16 * 1024,
             stall_timeout_ms: 60_000,
+            sockets_per_ip: 0,
+            trusted_proxies: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -204,6 +242,16 @@ impl EdgeConfig {
         within("listen.header_bytes", listen.header_bytes, header)?;
         let stall = self.limits.write_timeout_ms..=600_000;
         within("listen.stall_timeout_ms", listen.stall_timeout_ms, stall)?;
+        within(
+            "listen.sockets_per_ip",
+            listen.sockets_per_ip,
+            0..=10_000_000,
+        )?;
+        let proxies = listen.trusted_proxies.len();
+        within("listen.trusted_proxies", proxies, 0..=64)?;
+        if let Some(tls) = &listen.tls {
+            within("listen.tls.reload_ms", tls.reload_ms, 100..=86_400_000)?;
+        }
         within("drain.unready_ms", self.drain.unready_ms, 0..=120_000)?;
         within("drain.spread_ms", self.drain.spread_ms, 0..=600_000)?;
         within("drain.deadline_ms", self.drain.deadline_ms, 0..=600_000)?;

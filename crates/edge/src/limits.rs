@@ -46,6 +46,11 @@ pub struct Limits {
     /// quarter of it, with `goaway` and code 4005, and comes back to whichever
     /// edge the balancer picks: so new edges get their share. Default: 0.
     pub lifetime_ms: u32,
+    /// What one WebSocket is sent at the most in the long run, in bytes per
+    /// second; at least 16384, and 0 for no limit. More waits in the log, as
+    /// it does behind a slow socket. Default: 0, because connections take
+    /// turns as it is; for links that cost by the byte.
+    pub send_bytes_per_s: u32,
     /// First reconnect delay that clients are told, in milliseconds; at
     /// least 100. Default: 1000.
     pub retry_min_ms: u32,
@@ -68,6 +73,7 @@ impl Default for Limits {
             write_timeout_ms: 30_000,
             request_timeout_ms: 15_000,
             lifetime_ms: 0,
+            send_bytes_per_s: 0,
             retry_min_ms: limits::RETRY_MIN_MS_DEFAULT,
             retry_max_ms: limits::RETRY_MAX_MS_DEFAULT,
         }
@@ -131,6 +137,10 @@ impl Limits {
         if self.lifetime_ms != 0 {
             let lifetime = 1_000..=604_800_000;
             within("limits.lifetime_ms", self.lifetime_ms, lifetime)?;
+        }
+        if self.send_bytes_per_s > 0 {
+            let least = 16_384..=u32::MAX;
+            within("limits.send_bytes_per_s", self.send_bytes_per_s, least)?;
         }
         within("limits.retry_min_ms", self.retry_min_ms, 100..=600_000)?;
         let longest = self.retry_min_ms..=3_600_000;

@@ -21,9 +21,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tower::ServiceExt;
 
+use crate::admission::Peer;
+use crate::admission::address::{AddressPlace, Addresses, network};
 use crate::config::ListenConfig;
 use crate::drain::{Drain, Phase};
+
+pub mod tls;
 
 /// Most header lines of a request; browsers send some twenty.
 const HEADERS_MAX: usize = 64;
@@ -56,6 +61,7 @@ pub struct Socket {
 #[derive(Debug)]
 pub struct Place {
     _permit: OwnedSemaphorePermit,
+    _address: Option<AddressPlace>,
     _open: TaskTrackerToken,
 }
 
@@ -91,6 +97,18 @@ impl Socket {
 /// accepts. Connections go on by themselves until they end, or until
 /// [`Phase::Stopped`]; [`Drain::wait_empty`] tells when the last is gone.
 pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig, drain: Drain) {
+    serve_secured(listener, router, config, drain, None).await;
+}
+
+/// [`serve`], with TLS where there is a certificate.
+pub async fn serve_secured(
+    listener: &TcpListener,
+    router: Router,
+    config: &ListenConfig,
+    drain: Drain,
+    tls: Option<tls::Tls>,
+) {
+    let addresses = Addresses::default();
     let places = Arc::new(Semaphore::new(
         config.connections.min(Semaphore::MAX_PERMITS),
     ));
@@ -115,6 +133,13 @@ pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig
             refuse(stream);
             continue;
         };
+        let address = match address_place(&addresses, config, peer) {
+            Ok(address) => address,
+            Err(TooManyOfAddress) => {
+                refuse(stream);
+                continue;
+            }
+        };
         // Nagle's algorithm holds small frames back by up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "TCP_NODELAY could not be set");
@@ -123,6 +148,7 @@ pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig
             stream,
             place: Place {
                 _permit: permit,
+                _address: address,
                 _open: drain.track(),
             },
             stall_timeout: config.stall_timeout(),
@@ -131,13 +157,23 @@ pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig
         // Tracked through the socket's place. Crash policy: a panic in a
         // handler is answered with 500 by the router; anything else ends
         // this one connection.
-        tokio::spawn(connection(
-            protocol.clone(),
-            socket,
+        let serving = Serving {
+            protocol: protocol.clone(),
             peer,
-            router.clone(),
-            drain.clone(),
-        ));
+            router: router.clone(),
+            drain: drain.clone(),
+        };
+        match &tls {
+            None => drop(tokio::spawn(serving.connection(socket))),
+            Some(tls) => {
+                let accept = tls.accept(socket, config.header_timeout());
+                drop(tokio::spawn(async move {
+                    if let Some(socket) = accept.await {
+                        serving.connection(socket).await;
+                    }
+                }));
+            }
+        }
     }
 }
 
@@ -151,34 +187,69 @@ fn protocol(config: &ListenConfig) -> http1::Builder {
     protocol
 }
 
-async fn connection(
+/// The address has as many connections as it may have.
+struct TooManyOfAddress;
+
+/// A place among the connections of the peer's address, where they are
+/// counted.
+fn address_place(
+    addresses: &Addresses,
+    config: &ListenConfig,
+    peer: SocketAddr,
+) -> Result<Option<AddressPlace>, TooManyOfAddress> {
+    let ip = peer.ip().to_canonical();
+    let trusted = config.trusted_proxies.iter().any(|net| net.contains(&ip));
+    if config.sockets_per_ip == 0 || trusted {
+        return Ok(None);
+    }
+    let place = addresses.take(network(ip), config.sockets_per_ip);
+    place.map(Some).ok_or(TooManyOfAddress)
+}
+
+/// What one connection is served with.
+struct Serving {
     protocol: http1::Builder,
-    socket: Socket,
     peer: SocketAddr,
     router: Router,
     drain: Drain,
-) {
-    let service = TowerToHyperService::new(router);
-    let mut connection = pin!(
-        protocol
-            .serve_connection(TokioIo::new(socket), service)
-            .with_upgrades()
-    );
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = drain.reached(Phase::Leaving) => {
-            // Idle: ends now. In a request: ends with its answer.
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = &mut connection => ended,
-                () = drain.reached(Phase::Stopped) => return,
+}
+
+impl Serving {
+    async fn connection<I>(self, socket: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            protocol,
+            peer,
+            router,
+            drain,
+        } = self;
+        let service = router.map_request(move |mut request: hyper::Request<_>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        });
+        let mut connection = pin!(
+            protocol
+                .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
+                .with_upgrades()
+        );
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = drain.reached(Phase::Leaving) => {
+                // Idle: ends now. In a request: ends with its answer.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = &mut connection => ended,
+                    () = drain.reached(Phase::Stopped) => return,
+                }
             }
+        };
+        if let Err(error) = ended {
+            // Clients that hang up, stall or speak something else: their
+            // business, but of use when one is being debugged.
+            tracing::debug!(peer = %peer, error = %error, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        // Clients that hang up, stall or speak something else: their
-        // business, but of use when one is being debugged.
-        tracing::debug!(peer = %peer, error = %error, "connection ended");
     }
 }
 

@@ -175,6 +175,11 @@ impl Registry {
             .unwrap_or_default()
     }
 
+    /// How many connections a user has.
+    pub fn count_of(&self, user: &UserId) -> usize {
+        self.shared.by_user.lock().get(user).map_or(0, Vec::len)
+    }
+
     /// Every connection.
     pub fn all(&self) -> Vec<Arc<ConnectionHandle>> {
         self.shared

@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use backplane::{Backplane, ConnectError, ProvisionError};
 use edge::http::error::ApiError;
+use edge::listen::tls::Tls;
 use edge::{Drain, Edge, Phase, listen};
 use protocol::ErrorCode;
 use serde_json::json;
@@ -57,9 +58,19 @@ impl Stop {
 /// Binds the configured address.
 pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let address = config.edge.listen.address;
+    // Wrong files show at once, too.
+    tls(config)?;
     TcpListener::bind(address)
         .await
         .with_context(|| format!("edge.listen.address: cannot listen on {address}"))
+}
+
+/// The certificate of the listener, where it has one of its own.
+fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
+    let Some(files) = &config.edge.listen.tls else {
+        return Ok(None);
+    };
+    Tls::new(files).map(Some).context("edge.listen.tls")
 }
 
 /// Connects and provisions, for as long as it takes. Errors that waiting does
@@ -133,9 +144,19 @@ pub async fn run(
     } = composed;
     let router = edge.router();
     let drain = edge.drain().clone();
+    let tls = tls(config)?;
     let mut serving = tokio::spawn({
         let listen_config = config.edge.listen.clone();
-        async move { listen::serve(&listener, router, &listen_config, drain).await }
+        if let Some(tls) = tls.clone() {
+            // Crash policy: without it certificates are not renewed.
+            critical.spawn(async move {
+                tls.watch().await;
+                "watching the certificate"
+            });
+        }
+        async move {
+            listen::serve_secured(&listener, router, &listen_config, drain, tls).await;
+        }
     });
     let verdict = tokio::select! {
         signal = stop.asked() => {
@@ -227,11 +248,14 @@ pub async fn meanwhile_waiting<T>(
     work: impl Future<Output = T>,
 ) -> T {
     let drain = Drain::new(Duration::ZERO);
-    let waiting = listen::serve(
+    // Health answers without TLS would be answers that no probe understands;
+    // wrong files have ended the process before.
+    let waiting = listen::serve_secured(
         listener,
         waiting_router(),
         &config.edge.listen,
         drain.clone(),
+        tls(config).ok().flatten(),
     );
     let mut work = pin!(work);
     let result = tokio::select! {

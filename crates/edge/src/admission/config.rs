@@ -9,7 +9,7 @@ use crate::config::ConfigError;
 use crate::limits::within;
 
 /// How fast clients are let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmissionConfig {
     /// WebSockets and event streams that this edge lets in per second; at
@@ -24,6 +24,36 @@ pub struct AdmissionConfig {
     /// for no limit. Each edge takes its share: this, divided by the edges
     /// that it hears of. Default: 0.
     pub fleet_connects_per_s: u32,
+    /// Connections that one address has on this edge at a time; at most
+    /// 1000000, and 0 for no limit. IPv6 counts by /64. Default: 0, because
+    /// a company or a mobile network may be one address, and a proxy that is
+    /// not in `listen.trusted_proxies` certainly is.
+    pub connections_per_ip: usize,
+    /// Connects of one address per second, as many at one moment; at most
+    /// 1000000, and 0 for no limit. Default: 0, for the same reason.
+    pub connects_per_ip_per_s: u32,
+    /// Connections, event streams and polls that one user has on this edge at
+    /// a time; at most 1000000, and 0 for no limit. Default: 200, many more
+    /// than a person's devices and tabs.
+    pub connections_per_user: usize,
+    /// Messages and signals that one user publishes on this edge per second;
+    /// at most 1000000, and 0 for no limit. Services are not limited.
+    /// Default: 1000, which no person reaches and a runaway script does.
+    pub publishes_per_user_per_s: u32,
+    /// How many of them at one moment; 1 to 1000000. Default: 5000, an outbox
+    /// of a long time offline.
+    pub publishes_burst: u32,
+    /// Requests that this edge works on at a time, apart from polls, event
+    /// streams and WebSockets; 1 to 1000000. More are told 503. Default: 4096,
+    /// as many publishes as the backplane takes at once.
+    pub requests_in_flight: usize,
+    /// Memory of the process from which on new connections are told 503, in
+    /// bytes; 0 for `memory_share`. Default: 0.
+    pub memory_bytes: u64,
+    /// The same as a share of what the process may take (its control group's
+    /// limit, else the machine's memory); 0.1 to 1.0. Default: 0.85, which
+    /// leaves the rest for what the open connections still need.
+    pub memory_share: f64,
 }
 
 impl Default for AdmissionConfig {
@@ -32,6 +62,14 @@ impl Default for AdmissionConfig {
             connects_per_s: 10_000,
             connects_burst: 10_000,
             fleet_connects_per_s: 0,
+            connections_per_ip: 0,
+            connects_per_ip_per_s: 0,
+            connections_per_user: 200,
+            publishes_per_user_per_s: 1_000,
+            publishes_burst: 5_000,
+            requests_in_flight: 4_096,
+            memory_bytes: 0,
+            memory_share: 0.85,
         }
     }
 }
@@ -52,11 +90,29 @@ impl AdmissionConfig {
             self.connects_burst,
             1..=CONNECTS_MAX,
         )?;
+        let rates = [
+            ("fleet_connects_per_s", self.fleet_connects_per_s),
+            ("connects_per_ip_per_s", self.connects_per_ip_per_s),
+            ("publishes_per_user_per_s", self.publishes_per_user_per_s),
+        ];
+        for (field, value) in rates {
+            within(&format!("admission.{field}"), value, rate.clone())?;
+        }
+        let most = CONNECTS_MAX as usize;
+        let counts = [
+            ("connections_per_ip", self.connections_per_ip, 0),
+            ("connections_per_user", self.connections_per_user, 0),
+            ("requests_in_flight", self.requests_in_flight, 1),
+        ];
+        for (field, value, least) in counts {
+            within(&format!("admission.{field}"), value, least..=most)?;
+        }
         within(
-            "admission.fleet_connects_per_s",
-            self.fleet_connects_per_s,
-            rate,
-        )
+            "admission.publishes_burst",
+            self.publishes_burst,
+            1..=CONNECTS_MAX,
+        )?;
+        within("admission.memory_share", self.memory_share, 0.1..=1.0)
     }
 
     /// The connects of one of `edges` edges; `None` where there is no limit.

@@ -6,19 +6,36 @@
 //! next to nothing, and is told a moment of its own.
 //!
 //! - [`bucket`]: a token bucket that spreads those it refuses;
+//! - `keyed`: a rate for each user or address; [`address`]: whose address a
+//!   request comes from; `memory`: how much the process takes;
 //! - [`config`]: the limits as an operator writes them.
 
+pub mod address;
 pub mod bucket;
 pub mod config;
+mod keyed;
+mod memory;
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::stats::Counter;
-use protocol::ErrorCode;
+use protocol::{ErrorCode, UserId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::exposition::Exposition;
 use crate::http::error::ApiError;
 
+use address::{AddressPlace, Addresses};
+use keyed::KeyedRate;
+use memory::Memory;
+
+#[cfg(test)]
+pub(crate) use memory::resident as resident_bytes;
+
+pub use address::Peer;
 pub use bucket::{Bucket, Rate};
 pub use config::AdmissionConfig;
 
@@ -27,16 +44,67 @@ pub use config::AdmissionConfig;
 pub enum Limit {
     /// Connects to this edge, its share of the fleet's included.
     Connects,
+    /// Connects of one address.
+    ConnectsPerIp,
+    /// Open connections of one address.
+    ConnectionsPerIp,
+    /// Open connections of one user.
+    ConnectionsPerUser,
+    /// Messages and signals of one user.
+    Publishes,
+    /// Requests under way.
+    Requests,
+    /// The process's memory.
+    Memory,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Self; 1] = [Self::Connects];
+    pub const ALL: [Self; 7] = [
+        Self::Connects,
+        Self::ConnectsPerIp,
+        Self::ConnectionsPerIp,
+        Self::ConnectionsPerUser,
+        Self::Publishes,
+        Self::Requests,
+        Self::Memory,
+    ];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connects => "connects",
+            Self::ConnectsPerIp => "connects_per_ip",
+            Self::ConnectionsPerIp => "connections_per_ip",
+            Self::ConnectionsPerUser => "connections_per_user",
+            Self::Publishes => "publishes",
+            Self::Requests => "requests",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// What who is refused is told.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Connects => "too many connects at the moment",
+            Self::ConnectsPerIp => "too many connects from this address",
+            Self::ConnectionsPerIp => "too many connections from this address",
+            Self::ConnectionsPerUser => "too many connections of this user",
+            Self::Publishes => "too many messages in a short time",
+            Self::Requests => "too many requests at the moment",
+            Self::Memory => "this edge is full",
+        }
+    }
+
+    /// Whose doing it is: the client's own, or that of all together, for
+    /// which another edge may be the better one.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::Connects | Self::Requests | Self::Memory => ErrorCode::Unavailable,
+            Self::ConnectsPerIp
+            | Self::ConnectionsPerIp
+            | Self::ConnectionsPerUser
+            | Self::Publishes => ErrorCode::RateLimited,
         }
     }
 }
@@ -52,10 +120,7 @@ pub struct Refused {
 
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
-        let message = match refused.limit {
-            Limit::Connects => "too many connects at the moment",
-        };
-        Self::new(ErrorCode::Unavailable, message).after(refused.retry_after)
+        Self::new(refused.limit.code(), refused.limit.message()).after(refused.retry_after)
     }
 }
 
@@ -65,6 +130,12 @@ pub struct Admission {
     config: AdmissionConfig,
     /// None where connects are not limited.
     connects: Option<Bucket>,
+    connects_per_ip: Option<KeyedRate<IpAddr>>,
+    addresses: Addresses,
+    publishes: Option<KeyedRate<UserId>>,
+    requests: Arc<Semaphore>,
+    memory: Memory,
+    longest_wait: Duration,
     refused: [Counter; Limit::ALL.len()],
 }
 
@@ -76,6 +147,16 @@ impl Admission {
         Self {
             config: config.clone(),
             connects: connects.map(|rate| Bucket::new(rate, longest_wait)),
+            connects_per_ip: NonZeroU32::new(config.connects_per_ip_per_s)
+                .map(|per_s| KeyedRate::new(per_s, per_s)),
+            addresses: Addresses::default(),
+            publishes: NonZeroU32::new(config.publishes_per_user_per_s).map(|per_s| {
+                let burst = NonZeroU32::new(config.publishes_burst).unwrap_or(per_s);
+                KeyedRate::new(per_s, burst)
+            }),
+            requests: Arc::new(Semaphore::new(config.requests_in_flight)),
+            memory: Memory::new(config.memory_bytes, config.memory_share),
+            longest_wait,
             refused: Default::default(),
         }
     }
@@ -87,16 +168,66 @@ impl Admission {
         }
     }
 
-    /// Takes one connection's place among the connects of this second.
-    pub fn connect(&self) -> Result<(), Refused> {
-        let Some(bucket) = &self.connects else {
+    /// Takes one connection's place among the connects of this second, of
+    /// its address where that is known. The place among the connections of
+    /// the address is to be kept for as long as the connection lives.
+    pub fn connect(&self, address: Option<IpAddr>) -> Result<Option<AddressPlace>, Refused> {
+        if self.memory.is_over() {
+            return Err(self.refuse(Limit::Memory, self.sometime()));
+        }
+        if let (Some(rate), Some(address)) = (&self.connects_per_ip, address) {
+            let taken = rate.take(&address);
+            taken.map_err(|wait| self.refuse(Limit::ConnectsPerIp, wait))?;
+        }
+        let most = self.config.connections_per_ip;
+        let place = match address {
+            Some(address) if most > 0 => {
+                let place = self.addresses.take(address, most);
+                let refused = || self.refuse(Limit::ConnectionsPerIp, self.sometime());
+                Some(place.ok_or_else(refused)?)
+            }
+            Some(_) | None => None,
+        };
+        if let Some(bucket) = &self.connects {
+            let taken = bucket.take();
+            taken.map_err(|wait| self.refuse(Limit::Connects, wait))?;
+        }
+        Ok(place)
+    }
+
+    /// Whether a user who has so many connections may have one more.
+    pub fn another_of_user(&self, open: usize) -> Result<(), Refused> {
+        let most = self.config.connections_per_user;
+        if most > 0 && open >= most {
+            return Err(self.refuse(Limit::ConnectionsPerUser, self.sometime()));
+        }
+        Ok(())
+    }
+
+    /// Takes one message's place among the user's of this second.
+    pub fn publish(&self, user: &UserId) -> Result<(), Refused> {
+        let Some(rate) = &self.publishes else {
             return Ok(());
         };
-        bucket.take().map_err(|retry_after| {
-            let limit = Limit::Connects;
-            self.refused[limit as usize].add(1);
-            Refused { limit, retry_after }
-        })
+        let taken = rate.take(user);
+        taken.map_err(|wait| self.refuse(Limit::Publishes, wait))
+    }
+
+    /// Takes one request's place among those under way.
+    pub fn request(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let permit = Arc::clone(&self.requests).try_acquire_owned();
+        permit.map_err(|_full| self.refuse(Limit::Requests, Duration::from_secs(1)))
+    }
+
+    fn refuse(&self, limit: Limit, retry_after: Duration) -> Refused {
+        self.refused[limit as usize].add(1);
+        Refused { limit, retry_after }
+    }
+
+    /// When it cannot be known, any time: those who are refused together do
+    /// not come back together.
+    fn sometime(&self) -> Duration {
+        self.longest_wait.mul_f64(0.1 + 0.9 * rand::random::<f64>())
     }
 
     pub(crate) fn write(&self, out: &mut Exposition) {
@@ -111,6 +242,10 @@ impl Admission {
         let rate = self.connects.as_ref().map_or(0, |it| it.rate().per_s.get());
         out.gauge("rejoin_connect_rate_limit", help)
             .value(u64::from(rate));
+        let help = "Memory of the process from which on new connections are refused, in bytes; \
+                    0 where there is no such mark.";
+        out.gauge("rejoin_memory_limit_bytes", help)
+            .value(self.memory.mark());
     }
 }
 
@@ -120,7 +255,7 @@ mod tests {
 
     fn admitted(admission: &Admission) -> usize {
         (0..1_000)
-            .take_while(|_| admission.connect().is_ok())
+            .take_while(|_| admission.connect(None).is_ok())
             .count()
     }
 
@@ -130,6 +265,7 @@ mod tests {
             connects_per_s: 100,
             connects_burst: 50,
             fleet_connects_per_s: 120,
+            ..AdmissionConfig::default()
         };
         let admission = Admission::new(&config, Duration::from_secs(30));
         assert_eq!(admitted(&admission), 50, "alone: its own limit");
@@ -137,7 +273,7 @@ mod tests {
         let second = Duration::from_secs(1);
         tokio::time::sleep(second).await;
         assert_eq!(admitted(&admission), 30, "one of four: 120 / 4");
-        let refused = admission.connect().unwrap_err();
+        let refused = admission.connect(None).unwrap_err();
         assert_eq!(refused.limit, Limit::Connects);
         let mut out = Exposition::default();
         admission.write(&mut out);

@@ -24,10 +24,12 @@ use serde::Deserialize;
 use tokio::time::{Instant, Sleep};
 
 use super::bearer;
+use super::client_address::ClientAddress;
 use super::error::ApiError;
 use super::listening::{End, Heard, Listening, json};
 use super::positions;
 use crate::Edge;
+use crate::admission::address::AddressPlace;
 use crate::auth::{Caller, Grants, unix_now_s};
 use crate::registry::Transport;
 
@@ -56,6 +58,7 @@ pub struct EventsQuery {
 /// positions of all channels after it. `Last-Event-ID` goes before `from`.
 pub async fn events(
     State(edge): State<Edge>,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -66,12 +69,12 @@ pub async fn events(
         positions::last_event_id(&headers)?,
         edge.config().limits.subscriptions,
     )?;
-    edge.admission().connect()?;
+    let place = edge.admission().connect(address)?;
     let caller = caller(&edge, &headers, query.ticket.as_deref()).await?;
     let listening =
         Listening::start(&edge, caller, wanted, query.device, Transport::EventStream).await?;
     edge.counters().sse_connects.add(1);
-    let body = Body::from_stream(EventStream::new(edge, listening));
+    let body = Body::from_stream(EventStream::new(edge, listening, place));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
@@ -101,6 +104,8 @@ async fn caller(
 
 struct EventStream {
     edge: Edge,
+    /// Among the connections of the client's address.
+    _place: Option<AddressPlace>,
     listening: Listening,
     /// Resolves when this stream is to leave.
     departure: BoxFuture<'static, ()>,
@@ -116,7 +121,7 @@ struct EventStream {
 }
 
 impl EventStream {
-    fn new(edge: Edge, listening: Listening) -> Self {
+    fn new(edge: Edge, listening: Listening, place: Option<AddressPlace>) -> Self {
         let now = Instant::now();
         // At a random moment, so that clients that came together do not stay
         // together.
@@ -130,6 +135,7 @@ impl EventStream {
         let drain = edge.drain().clone();
         Self {
             edge,
+            _place: place,
             departure: async move { drain.turn().await }.boxed(),
             timer: Box::pin(tokio::time::sleep_until(next_ping)),
             next_ping,

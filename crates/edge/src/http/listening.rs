@@ -93,6 +93,9 @@ impl Listening {
                 let registered = edge.registry().add(user, device.clone(), transport);
                 registered.handle().set_token(grants.token_id.as_deref());
                 edge.auth().check_revoked(grants)?;
+                // The new one is among them.
+                let open = edge.registry().count_of(&grants.user);
+                edge.admission().another_of_user(open - 1)?;
                 Some(registered)
             }
             Caller::Service(_) => None,

@@ -89,6 +89,11 @@ fn write_connections(edge: &Edge, out: &mut Exposition) {
         "Frames received that could not be read.",
     )
     .value(counters.bad_frames.get());
+    out.counter(
+        "rejoin_panics_total",
+        "Connections and requests that a defect of the edge ended.",
+    )
+    .value(counters.panics.get());
     let mut errors = out.counter(
         "rejoin_errors_total",
         "Errors that clients were told, by code.",

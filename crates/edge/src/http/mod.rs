@@ -15,6 +15,7 @@
 
 pub mod bearer;
 pub mod catch_up;
+pub mod client_address;
 pub mod error;
 pub mod events;
 pub mod health;
@@ -86,6 +87,8 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
             "/v1/admin/revocations",
             post(revocations::revoke).delete(revocations::lift),
         )
+        // Health and metrics are answered however much there is to do.
+        .layer(middleware::from_fn_with_state(edge.clone(), admit_request))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
@@ -112,7 +115,7 @@ pub(crate) fn layered(edge: &Edge, routes: Router<Edge>) -> Router {
     let chain = ServiceBuilder::new()
         // Outermost: a defect anywhere below answers 500 and ends neither
         // the connection nor the process.
-        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(CatchPanicLayer::custom(answer_panic(edge.clone())))
         .layer(middleware::from_fn_with_state(edge.clone(), count_errors))
         // Before CORS, which would answer a stranger's preflight politely.
         .layer(middleware::from_fn_with_state(edge.clone(), check_origin))
@@ -140,6 +143,14 @@ async fn check_origin(State(edge): State<Edge>, request: Request, next: Next) ->
     ApiError::new(ErrorCode::Forbidden, message).into_response()
 }
 
+/// Bounds what is worked on at a time: refused here a request costs nothing.
+async fn admit_request(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    match edge.admission().request() {
+        Ok(_permit) => next.run(request).await,
+        Err(refused) => ApiError::from(refused).into_response(),
+    }
+}
+
 async fn not_found() -> ApiError {
     ApiError::new(ErrorCode::NotFound, "there is nothing at this path")
 }
@@ -149,13 +160,18 @@ async fn method_not_allowed() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, error.into_body()).into_response()
 }
 
-fn answer_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
-    let what = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = what, "a handler panicked");
-    ApiError::new(ErrorCode::Internal, "a defect of the edge; it was logged").into_response()
+fn answer_panic(
+    edge: Edge,
+) -> impl Fn(Box<dyn std::any::Any + Send>) -> Response + Clone + Send + Sync + 'static {
+    move |panic| {
+        edge.counters().panics.add(1);
+        let what = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(panic = what, "a handler panicked");
+        ApiError::new(ErrorCode::Internal, "a defect of the edge; it was logged").into_response()
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use delivery::publish::Publication;
+use delivery::publish::{Publication, Publisher};
 use futures_util::future::join_all;
 use protocol::names::{check_traceparent, check_type};
 use protocol::{Channel, Cursor, ErrorCode, MessageId};
@@ -169,6 +169,9 @@ async fn in_order(
 async fn publish(edge: &Edge, publication: Publication) -> Result<Acknowledged, ApiError> {
     let id = publication.id.clone();
     let channel = publication.channel.clone();
+    if let Publisher::User(user) = &publication.publisher {
+        edge.admission().publish(user)?;
+    }
     let published = edge.publish().publish(publication).await?;
     Ok(Acknowledged {
         id,

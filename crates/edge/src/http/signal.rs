@@ -37,6 +37,9 @@ pub async fn send(
     check_type(&kind).map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
     let data = body?;
     edge.check_publish(&caller, &channel).await?;
+    if let Some(user) = caller.sender() {
+        edge.admission().publish(&user)?;
+    }
     let signals = edge
         .signals()
         .ok_or_else(|| ApiError::new(ErrorCode::Unsupported, "this edge passes no signals on"))?;

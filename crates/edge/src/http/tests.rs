@@ -33,6 +33,7 @@ mod events;
 mod harness;
 mod history;
 mod inbox;
+mod limits;
 mod metrics;
 mod pages;
 mod poll;

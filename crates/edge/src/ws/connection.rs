@@ -17,7 +17,8 @@ use protocol::{
 use tokio::time::{Instant, Sleep};
 
 use super::frames::encode_output;
-use super::replies::error;
+use super::pace::Pace;
+use super::replies::{error, limited};
 use super::session::{Session, Work};
 use super::socket::{Received, Socket};
 use super::unwritten::{Stalled, Unwritten};
@@ -48,8 +49,23 @@ const SILENT_INTERVALS: u32 = 2;
 /// Runs a connection until it ends.
 pub(super) async fn run(edge: Edge, socket: WebSocket, encoding: Encoding, grants: Option<Grants>) {
     let mut connection = Connection::new(edge.clone(), Socket::new(socket, encoding), grants);
+    // Crash policy: a panic ends this connection, which comes back, and is
+    // counted.
+    let _counted = CountPanic(edge.clone());
     let code = poll_fn(|cx| connection.poll(cx)).await;
     edge.counters().count_close(code);
+}
+
+/// Counts a panic of the task that it lives in.
+struct CountPanic(Edge);
+
+impl Drop for CountPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.counters().panics.add(1);
+            tracing::error!("a connection's task panicked");
+        }
+    }
 }
 
 struct Connection {
@@ -68,6 +84,7 @@ struct Connection {
     /// Of the token that `times` knows, in seconds since the Unix epoch.
     expires_s: u64,
     bad_frames: u32,
+    pace: Pace,
     unwritten: Unwritten,
 }
 
@@ -94,6 +111,7 @@ impl Connection {
         let now = Instant::now();
         let connect_by = now + edge.config().limits.connect_timeout();
         let drain = edge.drain().clone();
+        let pace = Pace::new(edge.config().limits.send_bytes_per_s);
         Self {
             edge,
             socket,
@@ -116,6 +134,7 @@ impl Connection {
             closing: None,
             expires_s: 0,
             bad_frames: 0,
+            pace,
             unwritten: Unwritten::default(),
         }
     }
@@ -198,7 +217,7 @@ impl Connection {
         let Some(session) = self.session.as_mut() else {
             return false;
         };
-        let produce = !self.socket.is_full();
+        let produce = !self.socket.is_full() && self.pace.poll_ready(cx);
         let mut out = Vec::new();
         match session.poll_work(cx, produce, &mut out) {
             Poll::Pending => return false,
@@ -206,6 +225,7 @@ impl Connection {
             Poll::Ready(Work::Output(output, unread)) => {
                 self.unwritten.note(&output);
                 let frame = encode_output(self.socket.encoding(), output, unread);
+                self.pace.spend(frame.len());
                 self.send(frame);
             }
             Poll::Ready(Work::Close(code)) => {
@@ -306,6 +326,21 @@ impl Connection {
             Ok(session) => session,
             Err(problem) => return self.refuse(req, problem),
         };
+        #[cfg(test)]
+        assert!(
+            session
+                .device
+                .as_ref()
+                .is_none_or(|device| device.as_str() != "panic"),
+            "a defect that a test asks for"
+        );
+        let open = self.edge.registry().count_of(&session.grants.user);
+        // The new one is among them.
+        if let Err(refused) = self.edge.admission().another_of_user(open - 1) {
+            self.send_frames(vec![limited(req, refused, None)]);
+            drop(session);
+            return self.close(CloseCode::RateLimited);
+        }
         self.edge.counters().connects.add(1);
         self.note_expiry(session.grants.expires_s);
         let limits = &self.edge.config().limits;

@@ -20,6 +20,8 @@ pub struct WsCounters {
     pub frames_out: Counter,
     /// Frames that could not be read.
     pub bad_frames: Counter,
+    /// Connections and requests that a defect ended.
+    pub panics: Counter,
     /// From the stream's storing a live message to its being written to a
     /// socket, in microseconds. The stream's time is known to a millisecond.
     pub write_us: Histogram,
@@ -40,6 +42,7 @@ impl Default for WsCounters {
             frames_in: Counter::default(),
             frames_out: Counter::default(),
             bad_frames: Counter::default(),
+            panics: Counter::default(),
             write_us: Histogram::new(&LATENCY_US),
             slow: Counter::default(),
             slow_ended: Counter::default(),

@@ -6,6 +6,7 @@
 //! - [`session`]: what the frames of a client do;
 //! - [`requests`]: publish, signal and ack;
 //! - [`replies`]: how a request went;
+//! - `pace`: how much a connection is sent in time;
 //! - [`publishes`]: publishes under way, in order per channel;
 //! - [`unwritten`]: how long messages wait for their socket;
 //! - [`counters`]: what all of them have done;
@@ -15,6 +16,7 @@ mod connection;
 mod counters;
 pub mod echo;
 mod frames;
+mod pace;
 mod publishes;
 mod replies;
 mod requests;
@@ -32,6 +34,7 @@ use protocol::{Encoding, ErrorCode, limits};
 use crate::Edge;
 use crate::auth::{Caller, Grants, unix_now_s};
 use crate::http::bearer;
+use crate::http::client_address::ClientAddress;
 use crate::http::error::ApiError;
 
 pub use counters::WsCounters;
@@ -53,6 +56,7 @@ const WRITE_BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// header, else in the `connect` frame; never in the URL.
 pub async fn upgrade(
     State(edge): State<Edge>,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -64,7 +68,7 @@ pub async fn upgrade(
         return Err(ApiError::new(ErrorCode::Unavailable, message));
     }
     // Before anything that costs: it is what many come at once for.
-    edge.admission().connect()?;
+    let place = edge.admission().connect(address)?;
     let grants = granted_by_header(&edge, &headers)?;
     let offered: Vec<_> = upgrade.requested_protocols().cloned().collect();
     let encoding = match offered.as_slice() {
@@ -80,7 +84,11 @@ pub async fn upgrade(
     let bounds = &edge.config().limits;
     let frame_bytes = limits::frame_bytes(bounds.message_bytes, bounds.subscriptions);
     let upgrade = configured(upgrade, encoding, frame_bytes);
-    Ok(upgrade.on_upgrade(move |socket| connection::run(edge, socket, encoding, grants)))
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        // Given back with the connection.
+        let _place = place;
+        connection::run(edge, socket, encoding, grants).await;
+    }))
 }
 
 /// How every WebSocket of an edge is framed; `frame_bytes` bounds what a

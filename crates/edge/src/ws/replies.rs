@@ -7,6 +7,8 @@ use delivery::publish::PublishError;
 use protocol::frame::{ErrorBody, ServerBody};
 use protocol::{Channel, ErrorCode, ServerFrame};
 
+use crate::admission::Refused;
+
 use super::publishes::{Outcome, Refusal};
 
 pub(super) fn published(outcome: Outcome) -> ServerFrame {
@@ -54,6 +56,18 @@ pub(super) fn published(outcome: Outcome) -> ServerFrame {
             ServerFrame::reply(req, ServerBody::Error(body))
         }
     }
+}
+
+/// A limit's refusal.
+pub(super) fn limited(req: u32, refused: Refused, channel: Option<Channel>) -> ServerFrame {
+    let wait = refused.retry_after.as_millis();
+    let body = ErrorBody {
+        code: refused.limit.code(),
+        message: refused.limit.message().into(),
+        retry_after_ms: u64::try_from(wait).unwrap_or(u64::MAX).max(1),
+        channel,
+    };
+    ServerFrame::reply(req, ServerBody::Error(body))
 }
 
 pub(super) fn forbidden(req: u32, what: &str, channel: Channel) -> ServerFrame {

@@ -9,7 +9,7 @@ use protocol::frame::{self, ServerBody};
 use protocol::{ErrorCode, ServerFrame};
 
 use super::publishes::{Outcome, Refusal, Waiting};
-use super::replies::{error, forbidden, store_error};
+use super::replies::{error, forbidden, limited, store_error};
 use super::session::{Answer, Session};
 
 impl Session {
@@ -30,6 +30,10 @@ impl Session {
         if data.len() > most {
             let message = format!("a message has at most {most} bytes of data");
             out.push(error(req, ErrorCode::TooLarge, message, Some(channel)));
+            return;
+        }
+        if let Err(refused) = self.edge.admission().publish(&self.grants.user) {
+            out.push(limited(req, refused, Some(channel)));
             return;
         }
         let membership = match self.grants.may_publish(&channel) {
@@ -108,6 +112,10 @@ impl Session {
         if data.len() > most {
             let message = format!("a signal has at most {most} bytes of data");
             out.push(error(req, ErrorCode::TooLarge, message, Some(channel)));
+            return;
+        }
+        if let Err(refused) = self.edge.admission().publish(&self.grants.user) {
+            out.push(limited(req, refused, Some(channel)));
             return;
         }
         let sender = Some(self.grants.user.clone());
