@@ -26,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Writes per second in [`ProxyMode::Slow`]: smooth enough to look like a slow line.
 const SLOW_STEPS_PER_S: u32 = 20;
 
+/// Between two pieces in [`ProxyMode::Sliced`].
+const SLICE_PAUSE: Duration = Duration::from_micros(200);
+
 /// How the proxy treats bytes and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyMode {
@@ -41,6 +44,19 @@ pub enum ProxyMode {
     },
     /// Does not listen, so that new connections are refused. Open ones go on.
     Refuse,
+    /// Forwards after a while, in each direction.
+    Late {
+        /// How much later, in milliseconds.
+        ms: u32,
+    },
+    /// Forwards in pieces of this many bytes, so that whoever reads sees every frame cut anywhere.
+    Sliced {
+        /// At least 1.
+        bytes: u32,
+    },
+    /// Forwards what clients send and holds the answers back, until the mode ends or the connection is cut: what was asked
+    /// for is done, and nobody hears of it.
+    Mute,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -256,8 +272,20 @@ async fn serve(
         let (upstream_in, upstream_out) = upstream.into_split();
         // A clean end of one direction leaves the other; a broken one ends both.
         let _ended = tokio::try_join!(
-            forward(client_in, upstream_out, number, switches.clone()),
-            forward(upstream_in, client_out, number, switches.clone()),
+            forward(
+                client_in,
+                upstream_out,
+                Side::Client,
+                number,
+                switches.clone()
+            ),
+            forward(
+                upstream_in,
+                client_out,
+                Side::Upstream,
+                number,
+                switches.clone()
+            ),
         );
     };
     tokio::select! {
@@ -288,16 +316,33 @@ async fn connect(shared: &Shared) -> Option<TcpStream> {
     None
 }
 
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Upstream,
+}
+
 async fn forward(
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    side: Side,
     number: u64,
     mut switches: watch::Receiver<Switches>,
 ) -> io::Result<()> {
     loop {
         from.readable().await?;
         let may_pass = |switches: &Switches| {
-            number >= switches.frozen_below && switches.mode != ProxyMode::HalfOpen
+            let held_back = match switches.mode {
+                ProxyMode::HalfOpen => true,
+                ProxyMode::Mute => side == Side::Upstream,
+                ProxyMode::Forward
+                | ProxyMode::Slow { .. }
+                | ProxyMode::Refuse
+                | ProxyMode::Late { .. }
+                | ProxyMode::Sliced { .. } => false,
+            };
+            number >= switches.frozen_below && !held_back
         };
         let mode = match switches.wait_for(may_pass).await {
             Ok(switches) => switches.mode,
@@ -305,7 +350,12 @@ async fn forward(
         };
         let limit = match mode {
             ProxyMode::Slow { bytes_per_s } => (bytes_per_s / SLOW_STEPS_PER_S).max(1) as usize,
-            ProxyMode::Forward | ProxyMode::HalfOpen | ProxyMode::Refuse => CHUNK_BYTES,
+            ProxyMode::Sliced { bytes } => bytes.max(1) as usize,
+            ProxyMode::Forward
+            | ProxyMode::HalfOpen
+            | ProxyMode::Refuse
+            | ProxyMode::Late { .. }
+            | ProxyMode::Mute => CHUNK_BYTES,
         };
         let mut chunk = vec![0; limit.min(CHUNK_BYTES)];
         let length = match from.try_read(&mut chunk) {
@@ -314,7 +364,14 @@ async fn forward(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
+        if let ProxyMode::Late { ms } = mode {
+            sleep(Duration::from_millis(ms.into())).await;
+        }
         to.write_all(&chunk[..length]).await?;
+        if let ProxyMode::Sliced { .. } = mode {
+            // Without a pause the system joins the pieces again.
+            sleep(SLICE_PAUSE).await;
+        }
         if let ProxyMode::Slow { bytes_per_s } = mode {
             sleep(Duration::from_secs_f64(
                 length as f64 / f64::from(bytes_per_s.max(1)),

@@ -200,3 +200,43 @@ async fn dropping_the_proxy_closes_everything() {
     };
     timeout(SOON, gone).await.unwrap();
 }
+
+#[tokio::test]
+async fn mute_passes_questions_on_and_holds_answers_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = RoundRobinProxy::start(vec![listener.local_addr().unwrap()])
+        .await
+        .unwrap();
+    let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    proxy.set_mode(ProxyMode::Mute).await;
+    stream.write_all(&[1]).await.unwrap();
+    let heard = timeout(SOON, upstream.read_u8()).await.unwrap().unwrap();
+    assert_eq!(heard, 1);
+    upstream.write_all(&[2]).await.unwrap();
+    timeout(QUIET, stream.read_u8()).await.unwrap_err();
+    proxy.set_mode(ProxyMode::Forward).await;
+    assert_eq!(timeout(SOON, stream.read_u8()).await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn late_and_sliced_lines_lose_nothing() {
+    let proxy = RoundRobinProxy::start(vec![upstream(b'a').await])
+        .await
+        .unwrap();
+    let (_, mut stream) = client(&proxy).await;
+    for mode in [ProxyMode::Sliced { bytes: 3 }, ProxyMode::Late { ms: 50 }] {
+        proxy.set_mode(mode).await;
+        let start = Instant::now();
+        stream.write_all(b"a text of some length").await.unwrap();
+        let mut got = [0; 21];
+        timeout(SOON, stream.read_exact(&mut got))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&got, b"a text of some length");
+        if mode != (ProxyMode::Sliced { bytes: 3 }) {
+            assert!(start.elapsed() >= Duration::from_millis(100));
+        }
+    }
+}

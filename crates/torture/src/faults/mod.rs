@@ -1,0 +1,173 @@
+//! The faults, by what they hurt. Each function begins a fault, ends it, and returns when every part runs again; whether
+//! anybody suffered is for the checker to say.
+
+mod cluster;
+mod data;
+mod network;
+mod processes;
+
+use futures_util::future::BoxFuture;
+use rand::rngs::StdRng;
+
+use crate::load::{Load, Size};
+use crate::world::World;
+
+/// What a fault may use.
+pub(crate) struct Stage<'a> {
+    pub(crate) world: &'a mut World,
+    pub(crate) load: &'a Load,
+    pub(crate) random: StdRng,
+}
+
+type Inflict = for<'a> fn(Stage<'a>) -> BoxFuture<'a, anyhow::Result<()>>;
+
+/// In which deployment a fault is at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// One nats-server.
+    Single,
+    /// Three.
+    Cluster,
+}
+
+/// One way to hurt a deployment.
+#[derive(Clone)]
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    pub(crate) home: Home,
+    pub(crate) size: Size,
+    pub(crate) inflict: Inflict,
+    /// Part of the short form.
+    pub(crate) short: bool,
+    /// Needs file systems of its own.
+    pub(crate) mounts: bool,
+}
+
+/// Makes a fault of an async function.
+macro_rules! fault {
+    ($home:ident, $name:literal, $path:path) => {
+        Fault {
+            name: $name,
+            home: Home::$home,
+            size: Size::default(),
+            inflict: |stage| Box::pin($path(stage)),
+            short: false,
+            mounts: false,
+        }
+    };
+}
+
+impl Fault {
+    fn short(mut self) -> Self {
+        self.short = true;
+        self
+    }
+
+    fn mounts(mut self) -> Self {
+        self.mounts = true;
+        self
+    }
+
+    fn size(mut self, change: impl FnOnce(&mut Size)) -> Self {
+        change(&mut self.size);
+        self
+    }
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Fault> {
+    let mut all = vec![
+        fault!(Single, "none: crashing clients only", processes::none),
+        fault!(Single, "edge: SIGKILL", processes::edge_killed).short(),
+        fault!(Single, "edge: SIGSTOP", processes::edge_paused),
+        fault!(Single, "edge: SIGTERM", processes::edge_terminated),
+        fault!(Single, "edges: rolling restart", processes::rolling_restart).short(),
+        fault!(
+            Single,
+            "archiver: SIGKILL in batches",
+            processes::archiver_killed
+        ),
+        fault!(
+            Single,
+            "archiver: SIGSTOP past its lease",
+            processes::archiver_paused
+        ),
+        fault!(
+            Single,
+            "archivers: SIGTERM in turn",
+            processes::archivers_terminated
+        ),
+        fault!(Single, "NATS: SIGKILL", processes::nats_killed).short(),
+        fault!(Single, "NATS: SIGSTOP", processes::nats_paused),
+        fault!(Single, "NATS: SIGTERM", processes::nats_terminated),
+        fault!(Single, "Postgres: SIGKILL", processes::postgres_killed).short(),
+        fault!(Single, "Postgres: SIGSTOP", processes::postgres_paused),
+        fault!(Single, "Postgres: SIGTERM", processes::postgres_terminated),
+        fault!(Single, "everything: SIGKILL", processes::everything_killed),
+        fault!(Single, "tokens: clock 2 s before expiry", processes::none)
+            .size(|size| size.token_s = 2),
+    ];
+    all.extend(network());
+    all.extend(data());
+    all.extend(cluster());
+    all
+}
+
+fn network() -> Vec<Fault> {
+    vec![
+        fault!(Single, "clients: cut", network::clients_cut),
+        fault!(Single, "clients: half-open", network::clients_half_open).short(),
+        fault!(Single, "clients: slow line", network::clients_slow),
+        fault!(Single, "clients: latency", network::clients_late),
+        fault!(Single, "clients: sliced bytes", network::clients_sliced),
+        fault!(Single, "clients: answers dropped", network::answers_dropped),
+        fault!(Single, "clients: many at once", network::clients_cut).size(|size| {
+            size.sockets = 100;
+            size.library = 100;
+        }),
+        fault!(Single, "edge-NATS: cut", network::nats_cut),
+        fault!(Single, "edge-NATS: half-open", network::nats_half_open),
+        fault!(
+            Single,
+            "edge-NATS: acks dropped",
+            network::nats_acks_dropped
+        )
+        .short(),
+        fault!(Single, "edge-Postgres: cut", network::store_cut),
+        fault!(Single, "edge-Postgres: half-open", network::store_half_open),
+    ]
+}
+
+fn data() -> Vec<Fault> {
+    vec![
+        fault!(
+            Single,
+            "stream deleted at rest",
+            data::stream_deleted_at_rest
+        ),
+        fault!(Single, "stream deleted under load", data::stream_deleted),
+        fault!(Single, "stream purged at rest", data::stream_purged_at_rest),
+        fault!(Single, "stream purged under load", data::stream_purged),
+        fault!(Single, "stream trimmed below cursors", data::stream_trimmed),
+        fault!(Single, "retention passes cursors", data::retention),
+        fault!(Single, "NATS: disk full", data::nats_disk_full).mounts(),
+        fault!(Single, "Postgres: disk full", data::postgres_disk_full).mounts(),
+    ]
+}
+
+fn cluster() -> Vec<Fault> {
+    vec![
+        fault!(Cluster, "R3: leader SIGKILL", cluster::leader_killed),
+        fault!(Cluster, "R3: leader SIGSTOP", cluster::leader_paused),
+        fault!(Cluster, "R3: leader cut off", cluster::leader_cut_off),
+        fault!(Cluster, "R3: leader half-open", cluster::leader_half_open),
+        fault!(Cluster, "R3: all SIGKILL", cluster::all_killed),
+        fault!(
+            Cluster,
+            "R3: leader paused, killed",
+            cluster::paused_and_killed
+        ),
+        fault!(Cluster, "R3: rolling restart", cluster::rolling_restart),
+        fault!(Cluster, "R3: edge SIGKILL", processes::edge_killed),
+    ]
+}
