@@ -7,7 +7,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test autobahn fuzz check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
+.PHONY: help demo test torture soak autobahn fuzz check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,14 @@ autobahn: ## Run the Autobahn test suite (RFC 6455) against the edge's handshake
 
 fuzz: ## Fuzz every parser of strangers' bytes with libFuzzer (SECONDS_EACH=60)
 	@scripts/fuzz
+
+torture: ## Hurt real processes in every way for up to 10 minutes and count what breaks the contract (docs/RELIABILITY.md)
+	@$(CARGO) build --quiet --locked --bin rejoin --bin torture
+	@timeout 600 "$${CARGO_TARGET_DIR:-target}/debug/torture"
+
+soak: ## The same for four hours (TORTURE_SECONDS), to see whether memory, descriptors or threads of edges grow
+	@$(CARGO) build --quiet --locked --bin rejoin --bin torture
+	@TORTURE_SECONDS="$${TORTURE_SECONDS:-14400}" "$${CARGO_TARGET_DIR:-target}/debug/torture" --soak
 
 check: fmt-check lint deny ## What CI checks before it tests: format, lints, dependencies
 

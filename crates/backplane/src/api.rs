@@ -26,6 +26,10 @@ pub(crate) mod code {
     pub(crate) const INSUFFICIENT_RESOURCES: u64 = 10023;
     pub(crate) const STORAGE_RESOURCES_EXCEEDED: u64 = 10047;
     pub(crate) const ACCOUNT_RESOURCES_EXCEEDED: u64 = 10002;
+    /// "no suitable peers for placement": too few servers are up yet.
+    pub(crate) const NO_PEERS: u64 = 10005;
+    /// "JetStream system temporarily unavailable": no leader.
+    pub(crate) const CLUSTER_NOT_AVAILABLE: u64 = 10008;
 }
 
 /// Why an API call has no result.

@@ -266,9 +266,41 @@ fn failure(stream: &str, error: ApiError) -> ProvisionError {
                 "{description}: the server's disk, or its max_file_store, does not leave room for backplane.stream_max_bytes"
             ),
         },
+        // While a cluster forms; and a stream that another edge has just
+        // created is not known to every server at once.
+        ApiError::Server {
+            code: code::STREAM_NOT_FOUND | code::NO_PEERS | code::CLUSTER_NOT_AVAILABLE,
+            description,
+        } => ProvisionError::Unavailable {
+            stream,
+            reason: description,
+        },
         ApiError::Server { code, description } => ProvisionError::Refused {
             stream,
             reason: format!("{description} ({code})"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_a_cluster_is_still_creating_is_asked_for_again() {
+        let passes = |code| {
+            let error = ApiError::Server {
+                code,
+                description: String::new(),
+            };
+            matches!(
+                failure("REJOIN_0", error),
+                ProvisionError::Unavailable { .. }
+            )
+        };
+        assert!(passes(code::STREAM_NOT_FOUND));
+        assert!(passes(code::CLUSTER_NOT_AVAILABLE));
+        assert!(passes(code::NO_PEERS));
+        assert!(!passes(code::ACCOUNT_RESOURCES_EXCEEDED));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::Request;
 use delivery::publish::{Publication, Publish, PublishError, Published};
 use futures_util::future::BoxFuture;
-use protocol::Cursor;
+use protocol::{Cursor, Epoch};
 use rand::Rng;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::api::{self, ApiError, code};
 use crate::connect::Inner;
 use crate::message;
-use crate::shard::Shard;
+use crate::shard::{Shard, StreamState};
 
 /// What a client is told to wait after a publish that was not acknowledged.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -58,20 +58,19 @@ impl Publisher {
             .await
             .map_err(|_elapsed| unavailable("too many publishes are waiting"))?
             .map_err(|_closed| unavailable("shutting down"))?;
-        // A new message gets a sequence above every one seen by now.
-        let floor = shard.highest();
         let lane = &inner.lanes[usize::from(shard.number)];
-        if inner.config.group_commit
-            && lane.is_open()
-            && let Some(seq) = lane
+        if inner.config.group_commit && lane.is_open() {
+            let sent = Sent::now(shard);
+            let stored = lane
                 .store(&subject, &headers, &publication.data, deadline)
-                .await
-        {
-            let ack = Ack {
-                seq,
-                duplicate: false,
-            };
-            return self.position(shard, floor, &ack, deadline).await;
+                .await;
+            if let Some(seq) = stored {
+                let ack = Ack {
+                    seq,
+                    duplicate: false,
+                };
+                return self.position(shard, &sent, &ack, deadline).await;
+            }
         }
         let _counted = lane.single();
         let mut first = true;
@@ -83,11 +82,12 @@ impl Publisher {
                 .headers(headers.clone())
                 .payload(publication.data.clone());
             let begin = Instant::now();
+            let sent = Sent::now(shard);
             let answer = self.attempt(&subject, request, deadline).await;
             // Also when none came in time: that too shows the server's pace.
             lane.took(begin.elapsed());
             let failure = match answer {
-                Ok(ack) => return self.position(shard, floor, &ack, deadline).await,
+                Ok(ack) => return self.position(shard, &sent, &ack, deadline).await,
                 Err(error) => verdict(error)?,
             };
             let pause = match failure {
@@ -136,40 +136,88 @@ impl Publisher {
     async fn position(
         &self,
         shard: &Shard,
-        floor: u64,
+        sent: &Sent,
         ack: &Ack,
         deadline: Instant,
     ) -> Result<Published, PublishError> {
-        let went_back = !ack.duplicate && ack.seq <= floor;
+        let went_back = !ack.duplicate && ack.seq <= sent.floor;
         if went_back {
             tracing::warn!(
                 stream = shard.stream,
                 ack.seq,
-                seen = floor,
+                seen = sent.floor,
                 "a new message got a sequence that was taken: the stream is another one"
             );
             shard.suspect();
         }
-        let epoch = loop {
-            if let Some(state) = shard.known().filter(|_| !shard.is_suspect()) {
-                break state.epoch;
-            }
-            match self.inner.fresh(shard).await {
-                Ok(state) => break state.epoch,
-                // Stored, but nobody can say where: the retry will be told.
-                Err(error) if Instant::now() + PAUSE >= deadline => {
-                    return Err(unavailable(error.to_string()));
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
+        let known = match shard.known().filter(|_| !shard.is_suspect()) {
+            Some(state) => state,
+            None => self.asked(shard, deadline).await?,
         };
-        if !ack.duplicate {
+        let epoch = match sent.epoch {
+            Some(before) if before != known.epoch && !went_back => {
+                // The stream was replaced meanwhile. Asked again, as the
+                // answer has to be younger than the acknowledgement.
+                let now = self.asked(shard, deadline).await?;
+                took_it(before, now.epoch, now.last, ack.seq).ok_or_else(|| {
+                    unavailable("the stream was replaced while the message was under way")
+                })?
+            }
+            Some(_) | None => known.epoch,
+        };
+        if !ack.duplicate && epoch == known.epoch {
             shard.saw(ack.seq);
         }
         Ok(Published {
             cursor: Cursor::new(epoch, ack.seq),
             duplicate: ack.duplicate,
         })
+    }
+
+    /// What the stream's leader says now; tried until the deadline.
+    async fn asked(&self, shard: &Shard, deadline: Instant) -> Result<StreamState, PublishError> {
+        loop {
+            match self.inner.fresh(shard).await {
+                Ok(state) => return Ok(state),
+                // Stored, but nobody can say where: the retry will be told.
+                Err(error) if Instant::now() + PAUSE >= deadline => {
+                    return Err(unavailable(error.to_string()));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+/// What was known of the stream when a message was sent to it.
+struct Sent {
+    /// `None` where that was in doubt.
+    epoch: Option<Epoch>,
+    /// A new message gets a sequence above every one seen by then.
+    floor: u64,
+}
+
+impl Sent {
+    fn now(shard: &Shard) -> Self {
+        // In this order: between the two the epoch may only become newer,
+        // and then a sequence counts as taken that is not, which is asked about.
+        let floor = shard.highest();
+        let known = shard.known().filter(|_| !shard.is_suspect());
+        Self {
+            epoch: known.map(|state| state.epoch),
+            floor,
+        }
+    }
+}
+
+/// Which life of a stream took a message that was acknowledged at `seq`, when
+/// it was sent in one and the stream ends at `last` of another by now. The new
+/// one cannot have acknowledged what it does not reach; what both may have
+/// is in doubt.
+fn took_it(before: Epoch, now: Epoch, last: u64, seq: u64) -> Option<Epoch> {
+    match before == now {
+        true => Some(now),
+        false => (seq > last).then_some(before),
     }
 }
 
@@ -232,5 +280,20 @@ impl Publish for Publisher {
             }
             result
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_of_the_stream_before_is_not_taken_for_one_of_the_next() {
+        let (before, now) = (Epoch(1), Epoch(2));
+        // The next stream holds 41 messages: number 4220 is not one of them.
+        assert_eq!(took_it(before, now, 41, 4_220), Some(before));
+        assert_eq!(took_it(before, now, 41, 41), None);
+        assert_eq!(took_it(before, now, 0, 1), Some(before));
+        assert_eq!(took_it(now, now, 41, 41), Some(now));
     }
 }

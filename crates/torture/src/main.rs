@@ -5,6 +5,7 @@ mod faults;
 mod load;
 mod plans;
 mod run;
+mod soak;
 mod world;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use rand::{Rng, SeedableRng};
 use torture::table::Table;
 
 use faults::{Fault, Home};
+use soak::Soak;
 use world::World;
 
 /// Hurts a deployment of real processes and checks that nobody loses a message.
@@ -27,8 +29,8 @@ struct Arguments {
     /// Chooses the order of the faults and everything random in them. Default: another one each time.
     #[arg(long, env = "TORTURE_SEED")]
     seed: Option<u64>,
-    /// No fault begins after this many seconds; each one of the list runs once at least before one runs twice.
-    #[arg(long, env = "TORTURE_SECONDS", default_value_t = 420)]
+    /// No fault begins after this many seconds. Until then each one runs once before one runs twice.
+    #[arg(long, env = "TORTURE_SECONDS", default_value_t = 520)]
     seconds: u64,
     /// Only faults with this text in their names.
     #[arg(long, env = "TORTURE_ONLY")]
@@ -36,6 +38,9 @@ struct Arguments {
     /// Only some faults, each once.
     #[arg(long)]
     short: bool,
+    /// Only faults that edges live through, again and again, to see whether their memory, descriptors and threads grow.
+    #[arg(long, conflicts_with = "short")]
+    soak: bool,
     /// The program under test. Default: `rejoin` beside this one.
     #[arg(long, env = "REJOIN_BIN")]
     rejoin: Option<PathBuf>,
@@ -64,59 +69,126 @@ async fn torture(arguments: &Arguments) -> anyhow::Result<bool> {
     let rejoin = program(arguments)?;
     let seed = arguments.seed.unwrap_or_else(|| rand::rng().random());
     say(&format!("seed {seed}: run again with TORTURE_SEED={seed}"));
-    let mut random = StdRng::seed_from_u64(seed);
+    let random = StdRng::seed_from_u64(seed);
     let mounts = world::may_mount();
     if !mounts {
         say("no file system can be mounted here: without full disks");
     }
+    let faults = chosen(arguments, mounts);
+    let mut state = State {
+        table: Table::default(),
+        soak: arguments.soak.then(Soak::default),
+        random,
+        end: Instant::now() + Duration::from_secs(arguments.seconds),
+    };
+    let begin = Instant::now();
+    let homes = [
+        Home::Single,
+        Home::Cluster,
+        Home::PowerAlways,
+        Home::PowerDefault,
+    ];
+    for (place, home) in homes.into_iter().enumerate() {
+        let here: Vec<&Fault> = faults.iter().filter(|it| it.home == home).collect();
+        if here.is_empty() || Instant::now() >= state.end {
+            continue;
+        }
+        let later = &homes[place + 1..];
+        let later = faults.iter().filter(|it| later.contains(&it.home)).count();
+        let plan = plans::of(home, mounts);
+        let mut world = World::start(&plan, rejoin.clone()).await?;
+        state
+            .rounds(&mut world, here, later, arguments.short)
+            .await?;
+        if home != Home::PowerDefault {
+            say(&world.check_archive().await?);
+        }
+    }
+    let clean = state.report(&faults);
+    say(&format!("seed {seed}, {} s", begin.elapsed().as_secs()));
+    Ok(clean)
+}
+
+/// The faults that were asked for and can be had here.
+fn chosen(arguments: &Arguments, mounts: bool) -> Vec<Fault> {
     let chosen = |fault: &Fault| {
         let named = |text: &String| fault.name.contains(text.as_str());
         (mounts || !fault.mounts)
             && (!arguments.short || fault.short)
+            && (!arguments.soak || fault.soak)
             && arguments.only.as_ref().is_none_or(named)
     };
-    let faults: Vec<Fault> = faults::all().into_iter().filter(chosen).collect();
-    let mut table = Table::default();
-    let begin = Instant::now();
-    let homes = [Home::Single, Home::Cluster];
-    let in_home = |home| faults.iter().filter(move |it| it.home == home);
-    for (place, home) in homes.into_iter().enumerate() {
-        let mut here: Vec<&Fault> = in_home(home).collect();
-        if here.is_empty() {
-            continue;
-        }
-        // Each home gets the time that its share of the faults is due.
-        let later: usize = homes[place + 1..]
-            .iter()
-            .map(|it| in_home(*it).count())
-            .sum();
-        let left = Duration::from_secs(arguments.seconds).saturating_sub(begin.elapsed());
+    faults::all().into_iter().filter(chosen).collect()
+}
+
+/// What all runs share.
+struct State {
+    table: Table,
+    soak: Option<Soak>,
+    random: StdRng,
+    /// Nothing begins after this.
+    end: Instant,
+}
+
+impl State {
+    /// Runs the faults of one home, once and then as long as there is time for it: `later` faults are still to come.
+    async fn rounds(
+        &mut self,
+        world: &mut World,
+        mut here: Vec<&Fault>,
+        later: usize,
+        once: bool,
+    ) -> anyhow::Result<()> {
+        let left = self.end.saturating_duration_since(Instant::now());
         let share = left.mul_f64(here.len() as f64 / (here.len() + later) as f64);
         let end = Instant::now() + share;
-        let plan = plans::of(home, mounts);
-        let mut world = World::start(&plan, rejoin.clone()).await?;
-        let mut round = 0;
-        while round == 0 || (!arguments.short && Instant::now() < end) {
-            here.shuffle(&mut random);
+        let mut first = true;
+        loop {
+            here.shuffle(&mut self.random);
             for fault in &here {
-                if round > 0 && Instant::now() >= end {
-                    break;
+                let over = if first { self.end } else { end };
+                if Instant::now() >= over {
+                    return Ok(());
                 }
-                one(&mut world, fault, random.random(), &mut table).await?;
+                let seed = self.random.random();
+                one(world, fault, seed, &mut self.table).await?;
+                if let Some(soak) = &mut self.soak {
+                    say(&format!("    {}", soak.sample(world)));
+                }
             }
-            round += 1;
-        }
-        let report = world.check_archive().await?;
-        say(&report);
-    }
-    say(&table.render());
-    for row in table.rows() {
-        for failure in &row.failures {
-            say(&format!("FAILED {}: {failure}", row.fault));
+            first = false;
+            if once {
+                return Ok(());
+            }
         }
     }
-    say(&format!("seed {seed}, {} s", begin.elapsed().as_secs()));
-    Ok(table.is_clean())
+
+    /// Prints everything; whether nothing was found.
+    fn report(&self, faults: &[Fault]) -> bool {
+        let table = &self.table;
+        say(&table.render());
+        for row in table.rows() {
+            for failure in &row.failures {
+                say(&format!("FAILED {}: {failure}", row.fault));
+            }
+        }
+        for fault in faults {
+            if !table.rows().iter().any(|row| row.fault == fault.name) {
+                say(&format!("NOT RUN for lack of time: {}", fault.name));
+            }
+        }
+        let growth = self.soak.as_ref().map(Soak::growth).unwrap_or_default();
+        for words in &growth {
+            say(&format!("GREW {words}"));
+        }
+        if let Some(soak) = &self.soak {
+            say(match soak.is_telling() {
+                true => "memory, descriptors and threads were compared",
+                false => "too short to compare memory, descriptors and threads",
+            });
+        }
+        table.is_clean() && growth.is_empty()
+    }
 }
 
 async fn one(world: &mut World, fault: &Fault, seed: u64, table: &mut Table) -> anyhow::Result<()> {

@@ -5,6 +5,9 @@ use devstack::SyncInterval;
 use crate::faults::Home;
 use crate::world::{DiskKind, Kind, Plan};
 
+/// Small, so that it fits the disks.
+const STREAM: &str = "stream_max_bytes = 67108864";
+
 /// The deployment of a home; with small disks where they can be mounted.
 pub(crate) fn of(home: Home, mounts: bool) -> Plan {
     let (backbone, backplane, postgres_disk_mb) = match home {
@@ -13,7 +16,7 @@ pub(crate) fn of(home: Home, mounts: bool) -> Plan {
                 sync: SyncInterval::ServerDefault,
                 disk: mounts.then_some(DiskKind::Memory(256)),
             },
-            "stream_max_bytes = 67108864",
+            STREAM,
             mounts.then_some(512),
         ),
         Home::Cluster => (
@@ -23,6 +26,8 @@ pub(crate) fn of(home: Home, mounts: bool) -> Plan {
             "stream_max_bytes = 67108864\nreplicas = 3",
             None,
         ),
+        Home::PowerAlways => power(SyncInterval::Always),
+        Home::PowerDefault => power(SyncInterval::ServerDefault),
     };
     Plan {
         edges: 3,
@@ -32,4 +37,9 @@ pub(crate) fn of(home: Home, mounts: bool) -> Plan {
         archive: String::new(),
         postgres_disk_mb,
     }
+}
+
+fn power(sync: SyncInterval) -> (Kind, &'static str, Option<u32>) {
+    let disk = Some(DiskKind::Image(256));
+    (Kind::Single { sync, disk }, STREAM, None)
 }

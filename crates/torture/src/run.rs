@@ -30,6 +30,7 @@ pub(crate) async fn run(world: &mut World, fault: &Fault, number: u64, seed: u64
     let mut row = Row {
         fault: fault.name.to_owned(),
         runs: 1,
+        known: fault.known,
         ..Row::default()
     };
     let address = world.balancer.addr();

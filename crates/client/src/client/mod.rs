@@ -8,6 +8,9 @@ mod event;
 mod outbox;
 mod subscriptions;
 
+#[cfg(test)]
+mod simulation_tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

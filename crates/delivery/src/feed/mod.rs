@@ -158,7 +158,8 @@ impl Feed {
 
     /// Per shard, the position up to which every live subscription has been
     /// handed everything. It moves on quiet channels too. A shard of which
-    /// something still waits to be handed out is left out.
+    /// something still waits to be handed out is left out, and so is one
+    /// whose subscriptions stand in different epochs.
     pub fn positions(&self) -> Vec<(u16, Cursor)> {
         let mut positions: Vec<(u16, Cursor)> = Vec::new();
         let mut waiting = Vec::new();
@@ -167,17 +168,17 @@ impl Feed {
                 continue;
             }
             let shard = subscription.window.shard();
-            let Some((reached, head)) = self.handed_out(subscription) else {
+            let Some(reached) = self.handed_out(subscription) else {
                 waiting.push(shard);
                 continue;
             };
             match positions.iter_mut().find(|(known, _)| *known == shard) {
-                // Of two epochs, the old one is the lower bound.
                 Some((_, lowest)) if lowest.epoch == reached.epoch => {
                     lowest.seq = lowest.seq.min(reached.seq)
                 }
-                Some((_, lowest)) if reached.epoch != head.epoch => *lowest = reached,
-                Some(_) => {}
+                // Between two epochs no position is right for all: who has
+                // reached the new one would go back, and see it again.
+                Some(_) => waiting.push(shard),
                 None => positions.push((shard, reached)),
             }
         }
@@ -192,11 +193,10 @@ impl Feed {
         let subscription = self.slots[self.slot_of(channel)?].as_ref()?;
         let live = subscription.reader.is_live();
         live.then(|| self.handed_out(subscription))?
-            .map(|(reached, _)| reached)
     }
 
-    /// The same for a subscription, with the head of its window.
-    fn handed_out(&self, subscription: &Subscription) -> Option<(Cursor, Cursor)> {
+    /// The same for a subscription.
+    fn handed_out(&self, subscription: &Subscription) -> Option<Cursor> {
         // Several answers of the logs at once wait here, one after the other,
         // and their readers are past them already.
         let waits = |output: &Output| *output.channel() == subscription.channel;
@@ -206,8 +206,10 @@ impl Feed {
         let position = subscription.reader.position();
         let state = subscription.window.lock();
         let nothing_newer = state.count_after(&subscription.channel, position, 1) == Some(0);
-        let head = state.head();
-        Some((if nothing_newer { head } else { position }, head))
+        Some(match nothing_newer {
+            true => state.head(),
+            false => position,
+        })
     }
 
     /// The next output; waits for as long as there is none. Dropping the

@@ -105,17 +105,19 @@ fn check_stored(
 }
 
 fn check_acks(message: &Message, tries: &Tries, world: &World, verdict: &mut Verdict) {
-    let Some(first) = tries.acked.first() else {
+    let gone = |at: &Cursor| world.is_lost(at.epoch) || world.is_forgotten(*at);
+    // A message that was destroyed may be stored anew, under its old id.
+    let held = |at: &&Cursor| world.stored.contains_key(at) || !gone(at);
+    let Some(first) = tries.acked.iter().find(held).or(tries.acked.first()) else {
         return;
     };
-    for other in tries.acked.iter().filter(|it| *it != first) {
+    for other in tries.acked.iter().filter(held).filter(|it| *it != first) {
         verdict.found(Anomaly::Divergent, || {
             format!("{} was acknowledged at {first} and at {other}", message.id)
         });
     }
-    let excused = world.is_lost(first.epoch) || world.is_forgotten(*first);
     match world.stored.get(first) {
-        None if excused => {}
+        None if gone(first) => {}
         None => verdict.found(Anomaly::Lost, || {
             format!(
                 "{} was acknowledged at {first} of {}, where nothing is",

@@ -149,3 +149,17 @@ pub(super) async fn postgres_disk_full(mut stage: Stage<'_>) -> anyhow::Result<(
     }
     stage.everything_runs().await
 }
+
+/// The machine of the nats-server loses its power: what was not synced is gone.
+pub(super) async fn power_cut(mut stage: Stage<'_>) -> anyhow::Result<()> {
+    // Some more messages since the start, whose state is on the disk.
+    stage.pass(3_000..5_000).await;
+    let backbone = &mut stage.world.backbone;
+    backbone.servers[0].pause();
+    let disk = backbone.disk.as_mut().context("no disk of its own")?;
+    let reached = disk.snapshot()?;
+    backbone.servers[0].kill();
+    disk.restore(&reached).await?;
+    stage.pass(200..1_000).await;
+    stage.everything_runs().await
+}

@@ -28,6 +28,10 @@ pub(crate) enum Home {
     Single,
     /// Three.
     Cluster,
+    /// One, on a disk whose power can be cut, that syncs before it acknowledges.
+    PowerAlways,
+    /// The same, with the server's default: it syncs every two minutes.
+    PowerDefault,
 }
 
 /// One way to hurt a deployment.
@@ -39,6 +43,10 @@ pub(crate) struct Fault {
     pub(crate) inflict: Inflict,
     /// Part of the short form.
     pub(crate) short: bool,
+    /// Edges live through it: part of the soak.
+    pub(crate) soak: bool,
+    /// Acknowledged messages are known to be lost under it, see `docs/RELIABILITY.md`.
+    pub(crate) known: bool,
     /// Needs file systems of its own.
     pub(crate) mounts: bool,
 }
@@ -52,6 +60,8 @@ macro_rules! fault {
             size: Size::default(),
             inflict: |stage| Box::pin($path(stage)),
             short: false,
+            soak: false,
+            known: false,
             mounts: false,
         }
     };
@@ -60,6 +70,16 @@ macro_rules! fault {
 impl Fault {
     fn short(mut self) -> Self {
         self.short = true;
+        self
+    }
+
+    fn soak(mut self) -> Self {
+        self.soak = true;
+        self
+    }
+
+    fn known(mut self) -> Self {
+        self.known = true;
         self
     }
 
@@ -77,31 +97,37 @@ impl Fault {
 /// All of them.
 pub(crate) fn all() -> Vec<Fault> {
     let mut all = vec![
-        fault!(Single, "none: crashing clients only", processes::none),
+        fault!(Single, "none: crashing clients only", processes::none).soak(),
         fault!(Single, "edge: SIGKILL", processes::edge_killed).short(),
-        fault!(Single, "edge: SIGSTOP", processes::edge_paused),
+        fault!(Single, "edge: SIGSTOP", processes::edge_paused).soak(),
         fault!(Single, "edge: SIGTERM", processes::edge_terminated),
         fault!(Single, "edges: rolling restart", processes::rolling_restart).short(),
         fault!(
             Single,
             "archiver: SIGKILL in batches",
             processes::archiver_killed
-        ),
+        )
+        .soak(),
         fault!(
             Single,
             "archiver: SIGSTOP past its lease",
             processes::archiver_paused
-        ),
+        )
+        .soak(),
         fault!(
             Single,
             "archivers: SIGTERM in turn",
             processes::archivers_terminated
         ),
-        fault!(Single, "NATS: SIGKILL", processes::nats_killed).short(),
-        fault!(Single, "NATS: SIGSTOP", processes::nats_paused),
+        fault!(Single, "NATS: SIGKILL", processes::nats_killed)
+            .soak()
+            .short(),
+        fault!(Single, "NATS: SIGSTOP", processes::nats_paused).soak(),
         fault!(Single, "NATS: SIGTERM", processes::nats_terminated),
-        fault!(Single, "Postgres: SIGKILL", processes::postgres_killed).short(),
-        fault!(Single, "Postgres: SIGSTOP", processes::postgres_paused),
+        fault!(Single, "Postgres: SIGKILL", processes::postgres_killed)
+            .soak()
+            .short(),
+        fault!(Single, "Postgres: SIGSTOP", processes::postgres_paused).soak(),
         fault!(Single, "Postgres: SIGTERM", processes::postgres_terminated),
         fault!(Single, "everything: SIGKILL", processes::everything_killed),
         fault!(Single, "tokens: clock 2 s before expiry", processes::none)
@@ -110,31 +136,34 @@ pub(crate) fn all() -> Vec<Fault> {
     all.extend(network());
     all.extend(data());
     all.extend(cluster());
+    all.extend(power());
     all
 }
 
 fn network() -> Vec<Fault> {
     vec![
-        fault!(Single, "clients: cut", network::clients_cut),
-        fault!(Single, "clients: half-open", network::clients_half_open).short(),
-        fault!(Single, "clients: slow line", network::clients_slow),
+        fault!(Single, "clients: cut", network::clients_cut).soak(),
+        fault!(Single, "clients: half-open", network::clients_half_open)
+            .soak()
+            .short(),
+        fault!(Single, "clients: slow line", network::clients_slow).soak(),
         fault!(Single, "clients: latency", network::clients_late),
         fault!(Single, "clients: sliced bytes", network::clients_sliced),
-        fault!(Single, "clients: answers dropped", network::answers_dropped),
+        fault!(Single, "clients: answers dropped", network::answers_dropped).soak(),
         fault!(Single, "clients: many at once", network::clients_cut).size(|size| {
             size.sockets = 100;
             size.library = 100;
         }),
-        fault!(Single, "edge-NATS: cut", network::nats_cut),
-        fault!(Single, "edge-NATS: half-open", network::nats_half_open),
+        fault!(Single, "edge-NATS: cut", network::nats_cut).soak(),
+        fault!(Single, "edge-NATS: half-open", network::nats_half_open).soak(),
         fault!(
             Single,
             "edge-NATS: acks dropped",
             network::nats_acks_dropped
         )
         .short(),
-        fault!(Single, "edge-Postgres: cut", network::store_cut),
-        fault!(Single, "edge-Postgres: half-open", network::store_half_open),
+        fault!(Single, "edge-Postgres: cut", network::store_cut).soak(),
+        fault!(Single, "edge-Postgres: half-open", network::store_half_open).soak(),
     ]
 }
 
@@ -169,5 +198,18 @@ fn cluster() -> Vec<Fault> {
         ),
         fault!(Cluster, "R3: rolling restart", cluster::rolling_restart),
         fault!(Cluster, "R3: edge SIGKILL", processes::edge_killed),
+    ]
+}
+
+fn power() -> Vec<Fault> {
+    vec![
+        fault!(PowerAlways, "power: sync_interval always", data::power_cut).mounts(),
+        fault!(
+            PowerDefault,
+            "power: sync_interval default",
+            data::power_cut
+        )
+        .mounts()
+        .known(),
     ]
 }

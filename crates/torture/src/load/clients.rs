@@ -73,10 +73,10 @@ pub(super) async fn events(scene: Scene, mut seen: Seen) {
             scene.address, seen.channel
         );
         let request = client.get(url).bearer_auth(token("reader", scene.token_s));
-        if let Ok(Ok(response)) = timeout(EVENT_SILENCE, request.send()).await {
-            if response.status().is_success() {
-                stream(response, &scene, &mut seen).await;
-            }
+        if let Ok(Ok(response)) = timeout(EVENT_SILENCE, request.send()).await
+            && response.status().is_success()
+        {
+            stream(response, &scene, &mut seen).await;
         }
         seen.end();
         sleep(PAUSE).await;

@@ -159,6 +159,7 @@ impl Load {
     fn publishers(&mut self, scene: &Scene, size: &Size, random: &mut StdRng) {
         for channel in &self.channels {
             let writer = |random: &mut StdRng| publishers::Writer {
+                old: Vec::new(),
                 scene: scene.clone(),
                 channel: channel.clone(),
                 pace: size.pace,

@@ -21,6 +21,8 @@ struct Standing {
     channel: Channel,
     position: Option<Cursor>,
     live: bool,
+    /// At least once.
+    was_live: bool,
 }
 
 /// What clients and publishers have reached.
@@ -33,6 +35,7 @@ impl Progress {
             channel,
             position: None,
             live: false,
+            was_live: false,
         };
         self.0.lock().clients.insert(client, standing);
     }
@@ -41,6 +44,7 @@ impl Progress {
         if let Some(standing) = self.0.lock().clients.get_mut(&client) {
             standing.position = position;
             standing.live = live;
+            standing.was_live |= live;
         }
     }
 
@@ -82,7 +86,7 @@ impl Progress {
 
     pub(crate) fn is_warm(&self, channels: usize) -> bool {
         let inner = self.0.lock();
-        inner.acked.len() == channels && inner.clients.values().all(|it| it.live)
+        inner.acked.len() == channels && inner.clients.values().all(|it| it.was_live)
     }
 
     pub(crate) fn all_recovered(&self) -> bool {

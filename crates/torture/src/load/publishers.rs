@@ -20,8 +20,12 @@ const TRY: Duration = Duration::from_secs(3);
 /// When the run calms down, a message that is still open stays so.
 const LAST_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Messages that a publisher may ask for again, seconds and faults later.
+const OLD_MAX: usize = 200;
+
 /// Who publishes where.
 pub(super) struct Writer {
+    pub(super) old: Vec<Draft>,
     pub(super) scene: Scene,
     pub(super) channel: Channel,
     pub(super) pace: Duration,
@@ -38,14 +42,20 @@ enum Outcome {
 }
 
 /// A message that is being published.
-struct Draft {
+#[derive(Clone)]
+pub(super) struct Draft {
     message: Message,
     id: MessageId,
     content: Arc<str>,
 }
 
 impl Writer {
-    fn draft(&self) -> Draft {
+    /// A new message, or one that was acknowledged before.
+    fn draft(&mut self) -> Draft {
+        if !self.old.is_empty() && self.random.random_bool(0.06) {
+            let index = self.random.random_range(0..self.old.len());
+            return self.old[index].clone();
+        }
         let id = MessageId::random();
         let at = self.scene.recorder.elapsed();
         Draft {
@@ -91,6 +101,14 @@ impl Writer {
         }
     }
 
+    fn remember(&mut self, draft: &Draft) {
+        if self.old.len() >= OLD_MAX {
+            let index = self.random.random_range(0..OLD_MAX);
+            self.old.swap_remove(index);
+        }
+        self.old.push(draft.clone());
+    }
+
     /// Whether to try a message again.
     async fn tries_again(&mut self, since: Instant) -> bool {
         let calm = *self.scene.phase.borrow() >= Phase::Calm;
@@ -119,6 +137,9 @@ pub(super) async fn http(mut writer: Writer) {
             writer.begins(&draft);
             let outcome = post(&client, &writer, &draft, key).await;
             writer.note(&draft, &outcome);
+            if let Outcome::Acked(_) = outcome {
+                writer.remember(&draft);
+            }
             let again = match outcome {
                 // Some did not hear the answer.
                 Outcome::Acked(_) => writer.random.random_bool(0.05),
@@ -185,6 +206,9 @@ pub(super) async fn socket(mut writer: Writer) {
             writer.note(&draft, &outcome);
             if !usable {
                 connection = None;
+            }
+            if let Outcome::Acked(_) = outcome {
+                writer.remember(&draft);
             }
             let again = match outcome {
                 Outcome::Acked(_) => writer.random.random_bool(0.05),

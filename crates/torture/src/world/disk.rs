@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -80,6 +81,11 @@ impl Disk {
         self.folder.join("ballast")
     }
 
+    /// Everything that was written until now is on the disk when this returns.
+    pub(crate) fn sync(&self) -> anyhow::Result<()> {
+        run("sync", &["-f", text(&self.folder)?])
+    }
+
     /// A copy of what has really reached the disk by now: what would be there after the power was cut at this moment.
     pub(crate) fn snapshot(&self) -> anyhow::Result<PathBuf> {
         let image = self.image.as_ref().context("the disk is in memory")?;
@@ -89,9 +95,15 @@ impl Disk {
     }
 
     /// Goes on with a snapshot. Nothing may run on the disk.
-    pub(crate) fn restore(&mut self, snapshot: &Path) -> anyhow::Result<()> {
+    pub(crate) async fn restore(&mut self, snapshot: &Path) -> anyhow::Result<()> {
         let image = self.image.clone().context("the disk is in memory")?;
-        run("umount", &[text(&self.folder)?])?;
+        // The dead process's watchdog may still be about to leave.
+        let mut tries = 0;
+        while let Err(error) = run("umount", &[text(&self.folder)?]) {
+            tries += 1;
+            ensure!(tries < 50, "{error:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         fs::rename(snapshot, &image)?;
         // The journal is replayed, as after a real one.
         mount_image(&image, &self.folder)

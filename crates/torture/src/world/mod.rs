@@ -93,6 +93,10 @@ impl World {
             _folder: folder,
         };
         world.start_programs(plan).await?;
+        if let Some(disk) = &world.backbone.disk {
+            // The configuration is there after a cut; what comes later is up to the server.
+            disk.sync()?;
+        }
         Ok(world)
     }
 

@@ -37,8 +37,8 @@ fn every_one_is_caught(anomaly: Anomaly, seed_it: seeded::Mutation) {
         let shape = Shape {
             seed,
             steps: 20 + (seed as usize % 120),
-            epochs: seed % 3 == 0,
-            retention: seed % 4 == 0,
+            epochs: seed.is_multiple_of(3),
+            retention: seed.is_multiple_of(4),
         };
         let mut history = good::run(&shape);
         if !seed_it(&mut history, seed) {

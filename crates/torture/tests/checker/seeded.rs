@@ -168,7 +168,7 @@ pub(crate) fn twice_in_a_session(run: &mut Run, seed: u64) -> bool {
     };
     let event = run.events[at].clone();
     let place = match next_of(run, at).filter(|it| received(&run.events[*it]).is_some()) {
-        Some(later) if seed % 2 == 0 => later + 1,
+        Some(later) if seed.is_multiple_of(2) => later + 1,
         _ => at + 1,
     };
     run.events.insert(place, event);
