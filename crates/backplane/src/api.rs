@@ -41,6 +41,10 @@ pub(crate) enum ApiError {
     /// Nobody listens: JetStream is off, or its leader is away.
     #[error("JetStream does not answer (not enabled, or without a leader)")]
     NoResponders,
+    /// A new or lonely leader says that the stream ends before what is known
+    /// to be in it.
+    #[error("the stream's leader is behind what was acknowledged")]
+    Behind,
     /// The connection is closed for good, or the request was not sendable.
     #[error("not sent: {0}")]
     NotSent(String),
@@ -155,6 +159,33 @@ pub(crate) struct StreamInfo {
     pub(crate) config: Value,
     pub(crate) created: String,
     pub(crate) state: StateBody,
+    /// Nothing from a server without a cluster.
+    #[serde(default)]
+    pub(crate) cluster: Option<ClusterBody>,
+    /// The server's time of the answer (RFC 3339).
+    #[serde(default)]
+    pub(crate) ts: Option<String>,
+}
+
+/// The leader's view of its group.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ClusterBody {
+    /// Since when it leads, by the server's time (RFC 3339).
+    #[serde(default)]
+    pub(crate) leader_since: Option<String>,
+    /// The other servers that hold the stream.
+    #[serde(default)]
+    pub(crate) replicas: Vec<PeerBody>,
+}
+
+/// A follower as its leader sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct PeerBody {
+    #[serde(default)]
+    pub(crate) offline: bool,
+    /// Since it was heard of, in nanoseconds.
+    #[serde(default)]
+    pub(crate) active: i64,
 }
 
 impl StreamInfo {

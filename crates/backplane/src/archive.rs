@@ -17,7 +17,7 @@ use crate::api::{self, ApiError, Success};
 use crate::connect::Inner;
 use crate::direct::{self, Wanted};
 use crate::provision;
-use crate::shard::{self, EPOCH_KEY, Shard, StreamState};
+use crate::shard::{self, BEGAN_KEY, EPOCH_KEY, Shard, StreamState};
 
 use session::Session;
 
@@ -55,6 +55,8 @@ impl StreamArchiveSource {
             .map_err(unanswered)?;
         let mut config = info.config;
         config["metadata"][EPOCH_KEY] = shard::random_epoch_value().into();
+        let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+        config["metadata"][BEGAN_KEY] = now.to_string().into();
         // The session ends with the epoch: what it has read has positions of
         // the old one.
         let mut session = self.session.lock().await;
@@ -114,6 +116,12 @@ impl ArchiveSource for StreamArchiveSource {
     fn state(&self) -> BoxFuture<'_, Result<SourceState, SourceError>> {
         Box::pin(async move {
             let state = self.fresh().await?;
+            if !state.settled {
+                // Else a leader that is behind looks like an older copy.
+                return Err(SourceError {
+                    reason: "the stream's leader is new, or cut off".into(),
+                });
+            }
             Ok(SourceState {
                 epoch: state.epoch,
                 first: state.first,

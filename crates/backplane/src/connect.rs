@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use protocol::Channel;
 use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiError, code};
@@ -150,6 +151,14 @@ impl Backplane {
     /// How many shards there are.
     pub fn shards(&self) -> u16 {
         self.inner.config.shards
+    }
+
+    /// When the present life of a channel's stream began, in milliseconds
+    /// since the Unix epoch: it recognises no id that was published before.
+    /// `None` until the stream was seen.
+    pub fn began_ms(&self, channel: &Channel) -> Option<i64> {
+        let shard = self.inner.shard(channel.shard(self.inner.config.shards));
+        shard.known().map(|state| state.began_ms)
     }
 
     /// Whether all connections are up.

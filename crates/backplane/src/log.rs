@@ -277,6 +277,10 @@ impl Stream for StreamLog {
                 return Err(unavailable("there is no such shard"));
             };
             let state = self.inner.fresh(shard).await.map_err(unanswered)?;
+            if !state.settled {
+                // A position would be called ahead that is not.
+                return Err(unavailable("the stream's leader is new, or cut off"));
+            }
             Ok(state.head())
         })
     }

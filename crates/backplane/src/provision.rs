@@ -248,12 +248,13 @@ pub(crate) fn warn_about(
 fn failure(stream: &str, error: ApiError) -> ProvisionError {
     let stream = stream.to_owned();
     match error {
-        ApiError::Timeout(_) | ApiError::NoResponders | ApiError::Malformed(_) => {
-            ProvisionError::Unavailable {
-                stream,
-                reason: error.to_string(),
-            }
-        }
+        ApiError::Timeout(_)
+        | ApiError::NoResponders
+        | ApiError::Behind
+        | ApiError::Malformed(_) => ProvisionError::Unavailable {
+            stream,
+            reason: error.to_string(),
+        },
         ApiError::NotSent(reason) | ApiError::TooLarge(reason) => {
             ProvisionError::Unavailable { stream, reason }
         }

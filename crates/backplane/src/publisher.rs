@@ -233,7 +233,9 @@ enum Passing {
 fn verdict(error: ApiError) -> Result<Passing, PublishError> {
     match error {
         ApiError::Timeout(_) => Ok(Passing::Lost),
-        ApiError::NoResponders | ApiError::Malformed(_) => Ok(Passing::Refused(error.to_string())),
+        ApiError::NoResponders | ApiError::Behind | ApiError::Malformed(_) => {
+            Ok(Passing::Refused(error.to_string()))
+        }
         ApiError::TooLarge(reason) => Err(PublishError::Refused { reason }),
         ApiError::NotSent(reason) => Err(unavailable(reason)),
         ApiError::Server { code, description } => match code {

@@ -11,13 +11,25 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use crate::api::{self, ApiError, StreamInfo};
+use crate::api::{self, ApiError, PeerBody, StreamInfo};
 
 /// Metadata key of the value that makes an epoch.
 pub(crate) const EPOCH_KEY: &str = "rejoin-epoch";
 
 /// Metadata key of the number of shards of the deployment.
 pub(crate) const SHARDS_KEY: &str = "rejoin-shards";
+
+/// Metadata key of the time at which the archiver gave a restored stream a new
+/// epoch, in milliseconds since the Unix epoch.
+pub(crate) const BEGAN_KEY: &str = "rejoin-epoch-ms";
+
+/// Until a new leader has applied what its group had agreed on: milliseconds,
+/// or seconds on a busy machine that has just restarted.
+const LEADER_SETTLES: Duration = Duration::from_secs(5);
+
+/// Followers are heard of every second, and elect another leader after four
+/// seconds of silence at the earliest.
+const PEER_SILENT: Duration = Duration::from_secs(3);
 
 /// A stream's state, as its leader gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +43,14 @@ pub(crate) struct StreamState {
     /// 0 when unlimited.
     pub(crate) max_bytes: u64,
     pub(crate) replicas: u64,
+    /// When this life of the stream began, in milliseconds since the Unix
+    /// epoch by the server's clock. It remembers no id from before.
+    pub(crate) began_ms: i64,
+    /// Whether the leader can be believed that the stream ends here. One that
+    /// was just elected may not have applied all that was acknowledged before,
+    /// and one that is cut off from the others does not hear of what is
+    /// acknowledged now.
+    pub(crate) settled: bool,
 }
 
 impl StreamState {
@@ -50,6 +70,8 @@ impl StreamState {
             // Unlimited is written -1.
             max_bytes: u64::try_from(number("max_bytes")).unwrap_or(0),
             replicas: u64::try_from(number("num_replicas")).unwrap_or(1),
+            began_ms: began_ms(info),
+            settled: is_settled(info),
         })
     }
 
@@ -82,6 +104,37 @@ fn epoch(info: &StreamInfo) -> Result<Epoch, ApiError> {
         (hash ^ u64::from(byte)).wrapping_mul(PRIME)
     });
     Ok(Epoch(hash))
+}
+
+/// When the stream began its life: when it was created, or when the archiver
+/// found that it had been restored.
+fn began_ms(info: &StreamInfo) -> i64 {
+    let created = OffsetDateTime::parse(&info.created, &Rfc3339);
+    let created = created.map_or(0, |it| it.unix_timestamp_nanos() / 1_000_000);
+    let restored = info
+        .metadata(BEGAN_KEY)
+        .and_then(|it| it.parse::<i64>().ok());
+    let created = i64::try_from(created).unwrap_or(0);
+    restored.map_or(created, |restored| restored.max(created))
+}
+
+/// Whether the leader has led for a while, and hears of a majority.
+fn is_settled(info: &StreamInfo) -> bool {
+    let Some(cluster) = &info.cluster else {
+        return true;
+    };
+    let others = cluster.replicas.len();
+    let heard = |peer: &&PeerBody| {
+        let silent = Duration::from_nanos(u64::try_from(peer.active).unwrap_or(0));
+        !peer.offline && silent < PEER_SILENT
+    };
+    // With itself they are a majority.
+    let followed = cluster.replicas.iter().filter(heard).count() >= others.div_ceil(2);
+    let time = |text: &Option<String>| OffsetDateTime::parse(text.as_deref()?, &Rfc3339).ok();
+    let led = time(&info.ts).zip(time(&cluster.leader_since));
+    // Alone it has nothing to catch up with, and older servers do not say.
+    let long = others == 0 || led.is_none_or(|(now, since)| now - since >= LEADER_SETTLES);
+    followed && long
 }
 
 /// A new random value for [`EPOCH_KEY`].
@@ -163,6 +216,17 @@ impl Shard {
         self.suspicions.load(Ordering::Acquire) != self.cleared.load(Ordering::Acquire)
     }
 
+    /// Refuses a state that ends before what is known to be in the stream,
+    /// unless its leader is settled: then the stream is an older copy.
+    fn believe(&self, state: StreamState) -> Result<StreamState, ApiError> {
+        let known = self.known().filter(|known| known.epoch == state.epoch);
+        let taken = known.map_or(0, |known| known.last.max(self.highest()));
+        match state.settled || state.last >= taken {
+            true => Ok(state),
+            false => Err(ApiError::Behind),
+        }
+    }
+
     /// Takes note of a state that the leader gave. Called in the order of the
     /// answers, or an old one would bring an old epoch back.
     fn learn(&self, state: StreamState) {
@@ -198,7 +262,7 @@ impl Shard {
         // Counted before asking: whatever happens later is not cleared by it.
         let suspicions = self.suspicions.load(Ordering::Acquire);
         let answer = match stream_info(client, &self.stream, timeout).await {
-            Ok(info) => StreamState::read(&info),
+            Ok(info) => StreamState::read(&info).and_then(|state| self.believe(state)),
             Err(error) => Err(error),
         };
         if let Ok(state) = &answer {
@@ -252,6 +316,48 @@ mod tests {
         assert_ne!(base, other_value);
         assert_ne!(base, other_time);
         assert!(epoch(&info("yesterday", "a")).is_err());
+    }
+
+    fn clustered(led_s: u64, silent_s: [u64; 2], last: u64) -> StreamInfo {
+        let mut info = info("2026-11-24T15:07:11Z", "a");
+        info.state.last_seq = last;
+        info.ts = Some(format!("2026-11-24T16:00:{led_s:02}Z"));
+        let peer = |silent: u64| json!({"offline": false, "active": silent * 1_000_000_000});
+        info.cluster = serde_json::from_value(json!({
+            "leader_since": "2026-11-24T16:00:00Z",
+            "replicas": silent_s.map(peer),
+        }))
+        .unwrap();
+        info
+    }
+
+    #[test]
+    fn a_leader_is_believed_that_has_led_for_a_while_and_is_followed() {
+        let settled = |led, silent| is_settled(&clustered(led, silent, 0));
+        assert!(settled(10, [0, 0]));
+        assert!(settled(10, [0, 60]), "one of three may be away");
+        assert!(!settled(10, [60, 60]), "cut off");
+        assert!(!settled(1, [0, 0]), "just elected");
+        assert!(is_settled(&info("2026-11-24T15:07:11Z", "a")), "no cluster");
+    }
+
+    #[test]
+    fn a_new_leader_that_is_behind_is_not_taken_for_an_older_copy() {
+        let shard = Shard::new(0, "REJOIN_0".to_owned());
+        let read = |info: &StreamInfo| shard.believe(StreamState::read(info).unwrap());
+        let state = read(&clustered(10, [0, 0], 397)).unwrap();
+        shard.learn(state);
+        assert!(matches!(
+            read(&clustered(1, [0, 0], 0)),
+            Err(ApiError::Behind)
+        ));
+        assert!(matches!(
+            read(&clustered(30, [60, 60], 396)),
+            Err(ApiError::Behind)
+        ));
+        assert_eq!(read(&clustered(1, [0, 0], 400)).unwrap().last, 400);
+        // Restored from a backup: it stays so.
+        assert_eq!(read(&clustered(10, [0, 0], 12)).unwrap().last, 12);
     }
 
     #[test]

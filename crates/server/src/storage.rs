@@ -9,6 +9,7 @@ use backplane::Backplane;
 use delivery::archiver::{Archiver, ArchiverStats, Clock};
 use delivery::publish::Publish;
 use edge::{Drain, Phase};
+use protocol::Channel;
 use store::{OncePublisher, OutboxRelay, OutboxStats, Sink, Store};
 use tokio::sync::SetOnce;
 use tokio::task::JoinSet;
@@ -100,7 +101,9 @@ pub fn publisher(
         None => stream,
         Some(store) => {
             let window = Duration::from_millis(config.backplane.duplicate_window_ms);
-            Arc::new(OncePublisher::new(store, stream, window, clock()))
+            let backplane = backplane.clone();
+            let began = Arc::new(move |channel: &Channel| backplane.began_ms(channel));
+            Arc::new(OncePublisher::new(store, stream, window, clock()).remembering_since(began))
         }
     }
 }

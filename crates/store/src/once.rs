@@ -7,7 +7,7 @@ use delivery::archiver::Clock;
 use delivery::publish::{Publication, Publish, PublishError, Published, Publisher};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use protocol::MessageId;
+use protocol::{Channel, MessageId};
 
 use crate::archive::{IdLookup, IdQuestion, find};
 use crate::batch::Batcher;
@@ -32,7 +32,12 @@ pub struct OncePublisher {
     lookup: Arc<IdLookup>,
     window: Duration,
     now_ms: Clock,
+    began_ms: Option<Began>,
 }
+
+/// When the stream behind a channel began to remember ids, in milliseconds
+/// since the Unix epoch, where that is known.
+pub type Began = Arc<dyn Fn(&Channel) -> Option<i64> + Send + Sync>;
 
 impl OncePublisher {
     /// Wraps `inner`, whose duplicate window is `window` (2 minutes unless the
@@ -43,12 +48,33 @@ impl OncePublisher {
             lookup: Arc::new(Batcher::start(store, find)),
             window,
             now_ms,
+            began_ms: None,
         }
+    }
+
+    /// Streams may be replaced by others, which do not know what those before
+    /// them stored. An id from before that is looked up as well.
+    #[must_use]
+    pub fn remembering_since(mut self, began_ms: Began) -> Self {
+        self.began_ms = Some(began_ms);
+        self
+    }
+
+    fn is_from_before(&self, publication: &Publication) -> bool {
+        let began = self
+            .began_ms
+            .as_ref()
+            .and_then(|began| began(&publication.channel));
+        let created = publication.id.created_ms();
+        let created = created.and_then(|ms| i64::try_from(ms).ok());
+        began
+            .zip(created)
+            .is_some_and(|(began, created)| created <= began.saturating_add(CLOCK_AHEAD_MS))
     }
 }
 
 /// What an id's own time says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
     /// If it was published before, the stream still remembers.
     InWindow,
@@ -87,7 +113,8 @@ fn scope(publisher: &Publisher) -> String {
 impl Publish for OncePublisher {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<Published, PublishError>> {
         let now_ms = (self.now_ms)();
-        if age(&publication.id, self.window, now_ms) == Age::InWindow {
+        let age = age(&publication.id, self.window, now_ms);
+        if age == Age::InWindow && !self.is_from_before(&publication) {
             return self.inner.publish(publication);
         }
         async move {
@@ -107,7 +134,9 @@ impl Publish for OncePublisher {
                     duplicate: true,
                 });
             }
-            if !is_covered(found.covered_ms, self.window, now_ms) {
+            // What an earlier stream held and the archive does not have is gone,
+            // so there is nothing to wait for.
+            if age == Age::Unsure && !is_covered(found.covered_ms, self.window, now_ms) {
                 return Err(unavailable(String::from(
                     "the archive is too far behind to tell whether the message is a duplicate",
                 )));

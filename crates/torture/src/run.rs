@@ -85,12 +85,13 @@ async fn act(
     }
     sleep(QUIET).await;
     let (recorder, progress) = (load.recorder.clone(), load.progress.clone());
+    let channels = load.channels.clone();
     load.end().await;
     row.recoveries = progress.recoveries();
     row.failures.extend(progress.defects());
     let history = recorder.events();
     row.silences.extend(silence(&history));
-    let truth = world.truth(prefix).await?;
+    let truth = world.truth(prefix, &channels).await?;
     row.verdict = check(&history, &truth);
     Ok(())
 }

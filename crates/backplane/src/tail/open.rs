@@ -300,6 +300,8 @@ mod tests {
             bytes: 100_000,
             max_bytes: 0,
             replicas: 1,
+            began_ms: 0,
+            settled: true,
         };
         assert_eq!(fill_by_bytes(&state, 10_000), 1_000);
         assert_eq!(fill_by_bytes(&state, u64::MAX), 100);

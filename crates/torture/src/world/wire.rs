@@ -23,17 +23,9 @@ pub(crate) struct Wire {
 }
 
 /// A message as it came.
-pub(crate) struct Delivery {
-    pub(crate) headers: String,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Delivery {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-    }
+struct Delivery {
+    headers: String,
+    body: Vec<u8>,
 }
 
 impl Wire {
@@ -73,8 +65,7 @@ impl Wire {
         timeout(PATIENCE, asking).await?
     }
 
-    /// Asks; [`Self::next`] has the answers.
-    pub(crate) async fn send(&mut self, subject: &str, payload: &str) -> anyhow::Result<()> {
+    async fn send(&mut self, subject: &str, payload: &str) -> anyhow::Result<()> {
         self.asked += 1;
         let inbox = format!("_INBOX.torture.{:016x}", rand::random::<u64>());
         // The subscription of the question before goes.
@@ -84,11 +75,6 @@ impl Wire {
             payload.len()
         );
         Ok(self.writer.write_all(command.as_bytes()).await?)
-    }
-
-    /// The next answer.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Delivery> {
-        timeout(PATIENCE, self.delivery()).await?
     }
 
     async fn delivery(&mut self) -> anyhow::Result<Delivery> {

@@ -303,6 +303,10 @@ pub(crate) fn another_id(run: &mut Run, seed: u64) -> bool {
 }
 
 pub(crate) fn ack_elsewhere(run: &mut Run, seed: u64) -> bool {
+    // In a stream that was destroyed it may be stored anew.
+    if !has_no_reset(run) {
+        return false;
+    }
     let Some(at) = pick(run, seed, |_, it| matches!(it.what, What::Acked { .. })) else {
         return false;
     };
