@@ -446,6 +446,7 @@ impl App {
                 channel,
                 epoch,
                 entries,
+                ..
             } => {
                 let messages = entries.iter().map(|entry| wire(entry.message())).collect();
                 let mut batch = Messages {
