@@ -232,6 +232,41 @@ describe('coming back', () => {
     assert.equal(rejoin.state, 'closed');
   });
 
+  test('a page that is shown again, or resumed: at once, instead of after the delay', async (context) => {
+    const page = Object.assign(new EventTarget(), { visibilityState: 'hidden' });
+    const global = globalThis as { document?: unknown };
+    global.document = page;
+    context.after(() => delete global.document);
+    rejoin = client({ url: peer.url, retryMinMs: 60_000, retryMaxMs: 60_000, random: () => 1 });
+    rejoin.connect();
+    await reaches(rejoin, 'connected');
+    for (const name of ['visibilitychange', 'resume']) {
+      peer.cut();
+      await reaches(rejoin, 'offline');
+      page.visibilityState = 'hidden';
+      page.dispatchEvent(new Event('visibilitychange'));
+      assert.equal(rejoin.state, 'offline', 'hidden is no reason');
+      page.visibilityState = 'visible';
+      page.dispatchEvent(new Event(name));
+      await reaches(rejoin, 'connected');
+    }
+  });
+
+  test('woken after more than a ping interval of silence: does not trust the connection', async () => {
+    let now = 1_700_000_000_000;
+    rejoin = client({ url: peer.url, now: () => now });
+    rejoin.connect();
+    await reaches(rejoin, 'connected');
+    now += peer.pingMs;
+    rejoin.wake();
+    assert.equal(rejoin.state, 'connected', 'a ping may still be on its way');
+    now += peer.pingMs / 2;
+    rejoin.wake();
+    assert.equal(rejoin.state, 'connecting');
+    await peer.until(() => peer.connections === 2);
+    await reaches(rejoin, 'connected');
+  });
+
   test('half-open: nothing for two ping intervals ends the connection', async () => {
     peer.pingMs = 50;
     rejoin = client({ url: peer.url });
@@ -313,6 +348,24 @@ describe('tokens', () => {
     rejoin = client({ url: peer.url, getToken: async () => unsigned({ sub: '42' }) });
     rejoin.connect();
     await peer.until(() => peer.heardOf('refresh').length === 1);
+  });
+
+  test('a refresh that fails is tried again before the connection ends', async (context) => {
+    const { setTimeout: real } = globalThis;
+    const hurried = (action: () => void, delayMs: number) => real(action, delayMs === 5_000 ? 1 : delayMs);
+    context.mock.method(globalThis, 'setTimeout', hurried as typeof setTimeout);
+    let calls = 0;
+    const getToken = async () => {
+      if (++calls === 2) throw new Error('no network');
+      return unsigned({ sub: '42', n: calls });
+    };
+    rejoin = client({ url: peer.url, getToken });
+    rejoin.connect();
+    await reaches(rejoin, 'connected');
+    peer.broadcast({ token_expiring: { expires_in_ms: 10_000 } });
+    await peer.until(() => peer.heardOf('refresh').length === 1);
+    assert.equal(calls, 3);
+    assert.equal(peer.connections, 1);
   });
 
   test('after 4007 it comes back with a new one', async () => {

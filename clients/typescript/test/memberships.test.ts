@@ -40,6 +40,9 @@ test('what the edge starts is listened to from there, and after a reload from th
   assert.deepEqual((await found.atLeast(2)).map(({ channel }) => channel), ['user:42', 'room:7']);
   assert.deepEqual(await got.atLeast(2), ['one', 'two']);
   await reaches(rejoin, 'live');
+  // One request each, and no refusal on the way.
+  const asked = peer.heard.map((frame) => Object.keys(frame).find((key) => key !== 'req')).filter((key) => key !== 'pong');
+  assert.deepEqual(asked, ['connect', 'unsubscribe', 'unsubscribe', 'subscribe', 'subscribe']);
   const [first] = peer.heardOf('connect');
   assert.deepEqual([first!.inbox, first!.rooms], [true, true]);
 
