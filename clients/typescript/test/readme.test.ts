@@ -1,20 +1,26 @@
-// The README's first example, as it stands there, against real edges.
+// The examples of this README and of the project's, as they stand there, against
+// real edges.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Fleet } from './fleet.js';
 
-test('the ten lines of the README work', { timeout: 600_000 }, async () => {
-  const readme = await readFile('README.md', 'utf8');
-  const [, example] = /```js\n([\s\S]*?)```/.exec(readme)!;
+let fleet: Fleet;
+before(async () => {
+  fleet = await Fleet.start();
+}, { timeout: 600_000 });
+after(() => fleet?.stop());
+
+for (const file of ['README.md', '../../README.md']) test(`the ten lines of ${file} work`, { timeout: 60_000 }, async () => {
+  const readme = await readFile(file, 'utf8');
+  const [, example] = /```js\n(import[\s\S]*?)```/.exec(readme)!;
   assert.ok(example!.trim().split('\n').filter((line) => line !== '').length <= 10);
 
-  const fleet = await Fleet.start();
   const tokens = createServer((_, response) => {
     void fleet.token('alice').then((token) => response.end(token));
   });
@@ -22,7 +28,8 @@ test('the ten lines of the README work', { timeout: 600_000 }, async () => {
   const { port } = tokens.address() as AddressInfo;
   const here = example!
     .replace('https://rt.example.com', fleet.url)
-    .replace('https://app.example.com', `http://127.0.0.1:${port}`);
+    // A page's own `/token`; Node has no page.
+    .replace(/(https:\/\/app\.example\.com)?\/token/, `http://127.0.0.1:${port}/token`);
   // Inside the package, so that its own name leads to what is published.
   const path = fileURLToPath(new URL('../readme-example.mjs', import.meta.url));
   await writeFile(path, here);
@@ -38,6 +45,5 @@ test('the ten lines of the README work', { timeout: 600_000 }, async () => {
     child.kill();
     tokens.closeAllConnections();
     tokens.close();
-    await fleet.stop();
   }
 });
