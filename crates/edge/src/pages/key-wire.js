@@ -88,7 +88,7 @@ export class KeyWire extends Wire {
   async #stream(signal) {
     const channels = [...this.channels.keys()];
     const from = [...this.channels.values()].map((state) => state.cursor ?? state.from);
-    const path = `/v1/events?channels=${channels.map(encodeURIComponent)}&from=${from.map(encodeURIComponent)}`;
+    const path = `/v1/events?channels=${channels.map(encodeURIComponent)}&from=${from.map(encodeURIComponent)}`.replaceAll('%3A', ':');
     this.onNote(`GET ${path}`);
     const answer = await this.admin.fetch(path, { signal, headers: { Accept: 'text/event-stream' } });
     if (!answer.ok) {
