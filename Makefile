@@ -7,7 +7,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture soak autobahn fuzz check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
+.PHONY: help demo test torture soak autobahn fuzz sbom check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ fmt-check:
 
 lint:
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+sbom: ## Write bills of materials (CycloneDX) of the program and the client into target/sbom
+	@scripts/sbom
 
 deny: ## Check licences, sources and which crate may depend on what
 	@scripts/deny

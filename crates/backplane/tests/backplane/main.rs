@@ -10,3 +10,4 @@ mod permissions;
 mod provision;
 mod signals;
 mod support;
+mod tls;

@@ -46,6 +46,8 @@ pub struct NatsOptions {
     pub monitoring: bool,
     /// Text appended to the configuration file.
     pub extra_config: String,
+    /// Whether `extra_config` lets nobody in without TLS: then a greeting is all that is waited for.
+    pub requires_tls: bool,
     /// The program; found or installed when `None`.
     pub program: Option<PathBuf>,
 }
@@ -59,6 +61,7 @@ impl Default for NatsOptions {
             shards: 1,
             monitoring: false,
             extra_config: String::new(),
+            requires_tls: false,
             program: None,
         }
     }
@@ -87,7 +90,11 @@ impl NatsServer {
         loop {
             let port = PortLease::take()?;
             let server = Self::prepare(&options, port, None).await?;
-            match server.launch(server.jetstream_answers()).await {
+            let up = match options.requires_tls {
+                true => server.greets(),
+                false => server.jetstream_answers(),
+            };
+            match server.launch(up).await {
                 Ok(()) => return Ok(server),
                 Err(error) if error.is_port_taken() && attempt < PORT_ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
