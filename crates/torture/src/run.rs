@@ -14,7 +14,7 @@ use crate::load::Load;
 use crate::world::World;
 
 /// Until every client is live at the beginning.
-const WARM: Duration = Duration::from_secs(30);
+const WARM: Duration = Duration::from_secs(60);
 /// Until every client got something new after the fault.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// Until every client has everything at the end.

@@ -2,7 +2,7 @@
 //! edges, the client's real state machine, and between them lines that break with frames in flight. Streams and archive are
 //! models. Everything that happens follows from a seed.
 //!
-//! `REJOIN_SIM_SEEDS` is how many schedules run (default 2000), `REJOIN_SIM_SEED` runs a single one again.
+//! `REJOIN_SIM_SEEDS` is how many schedules run (default 1000), `REJOIN_SIM_SEED` runs a single one again.
 
 #[path = "../../../delivery/tests/continuity/world.rs"]
 mod world;
@@ -89,7 +89,7 @@ fn every_effect_happens_once_and_in_order_whatever_breaks() {
     let number = |name: &str| std::env::var(name).ok().and_then(|it| it.parse().ok());
     let seeds = match number("REJOIN_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("REJOIN_SIM_SEEDS").unwrap_or(2_000),
+        None => 0..number("REJOIN_SIM_SEEDS").unwrap_or(1_000),
     };
     for seed in seeds {
         let outcome = catch_unwind(AssertUnwindSafe(|| {

@@ -161,6 +161,35 @@ fn publication(id: &MessageId, by: &str, to: &str) -> Publication {
     }
 }
 
+/// A stream is replaced by one that knows nothing: what the one before it stored is found in the archive, within the
+/// duplicate window too.
+#[tokio::test]
+async fn an_id_from_before_the_streams_life_is_looked_up() {
+    let store = store().await;
+    let mut setting = Setting::new(&store, 0).await;
+    let id = setting.id(1);
+    let first = setting.once.publish(publication(&id, "42", "room:1"));
+    let first = first.await.unwrap();
+    setting.archive().await;
+    let began = setting.now_ms.load(Relaxed);
+    setting.later(Duration::from_secs(10));
+    let next = ForgetfulStream::new(&setting.now_ms, 0);
+    let now_ms = Arc::clone(&setting.now_ms);
+    let clock = Arc::new(move || now_ms.load(Relaxed));
+    let once = OncePublisher::new(&store, Arc::<ForgetfulStream>::clone(&next), WINDOW, clock)
+        .remembering_since(Arc::new(move |_| Some(began)));
+    let again = once
+        .publish(publication(&id, "42", "room:1"))
+        .await
+        .unwrap();
+    assert_eq!((again.cursor, again.duplicate), (first.cursor, true));
+    assert_eq!(next.messages().len(), 0);
+    // One that was made since needs no archive.
+    let new = once.publish(publication(&setting.id(2), "42", "room:1"));
+    assert!(!new.await.unwrap().duplicate);
+    assert_eq!(next.messages().len(), 1);
+}
+
 /// Ten thousand ids, half of the acknowledgements cut, everything retried at
 /// once, after three minutes and after a week: as many messages, and the same
 /// positions.

@@ -151,8 +151,8 @@ fn network() -> Vec<Fault> {
         fault!(Single, "clients: sliced bytes", network::clients_sliced),
         fault!(Single, "clients: answers dropped", network::answers_dropped).soak(),
         fault!(Single, "clients: many at once", network::clients_cut).size(|size| {
-            size.sockets = 100;
-            size.library = 100;
+            size.sockets = 40;
+            size.library = 40;
         }),
         fault!(Single, "edge-NATS: cut", network::nats_cut).soak(),
         fault!(Single, "edge-NATS: half-open", network::nats_half_open).soak(),
