@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{Channel, Cursor};
+use tokio::time::{Instant, sleep};
 
 use crate::log::{Log, Page, PageError, PageRequest, Stream};
 use crate::stats::{Counters, Source};
@@ -12,6 +13,10 @@ use crate::stats::{Counters, Source};
 /// When to ask again for what follows an epoch that the archiver has not ended
 /// yet. It looks at the stream after a second without a message.
 const EPOCH_ENDS_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long a reader waits for the epoch that follows a stream's return to an
+/// older copy. Longer than an archiver takes to reconnect and look.
+const EPOCH_BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The logs below the window, asked in order.
 #[derive(Clone)]
@@ -141,6 +146,43 @@ impl CatchUp {
     pub async fn head(&self, shard: u16) -> Result<Cursor, PageError> {
         self.counters.stream_requests.add(1);
         self.stream.head(shard).await
+    }
+
+    /// The same for a reader at `position` of a channel, which is ahead of its
+    /// window. If the stream ends before it, but the archive reaches it, then
+    /// the stream was put back to an older copy, and the archiver is about to
+    /// begin a new epoch: that is waited for, for a while.
+    pub async fn head_for(
+        &self,
+        shard: u16,
+        channel: Channel,
+        position: Cursor,
+    ) -> Result<Cursor, PageError> {
+        let by = Instant::now() + EPOCH_BEGINS_WITHIN;
+        loop {
+            let head = self.head(shard).await?;
+            let went_back = head.epoch == position.epoch && head.seq < position.seq;
+            if !went_back || Instant::now() >= by || !self.is_archived(&channel, position).await {
+                return Ok(head);
+            }
+            sleep(EPOCH_ENDS_WITHIN).await;
+        }
+    }
+
+    async fn is_archived(&self, channel: &Channel, position: Cursor) -> bool {
+        let Some(archive) = &self.archive else {
+            return false;
+        };
+        // From the position before it: a page never ends before it begins.
+        let before = Cursor::new(position.epoch, position.seq.saturating_sub(1));
+        let request = PageRequest {
+            channel: channel.clone(),
+            after: before,
+            max_messages: 1,
+            max_bytes: 1,
+        };
+        let page = self.archive_page(archive, request).await;
+        page.is_ok_and(|page| page.through >= position.seq)
     }
 
     async fn archive_page(

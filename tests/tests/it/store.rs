@@ -1,8 +1,12 @@
 //! With Postgres: weeks away, killed archivers, an outage, rooms, receipts, retries of any age, publishing from SQL.
 
 mod archive;
+mod cursors;
+mod measure;
 mod once;
 mod people;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use devstack::Postgres;
 use protocol::Channel;
@@ -38,4 +42,9 @@ async fn archived(stack: &Stack) {
         complete.count() == usize::from(stack.shards)
     };
     until("the archive is complete", comparison).await;
+}
+
+fn now_us() -> u128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("after 1970").as_micros()
 }

@@ -37,7 +37,8 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             (_, archived) => self.begin(&lease, archived.as_ref(), &state, false).await?,
         };
         // The part that an epoch shares with the one before is archived under
-        // that one; nobody shall read it again from the stream.
+        // that one; nobody shall read it again from the stream. It is gone
+        // already unless that archiver was killed, or a copy was put back.
         if state.first <= start {
             self.source.trim_through(start).await?;
         }
@@ -82,6 +83,12 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             Some(archived) => self.common(archived, state).await?,
             None => None,
         };
+        if let Some(common) = common.filter(|common| *common >= state.first) {
+            // Archived under the old epoch. It goes before the new one shows:
+            // an edge that fills its window from the stream would give it to
+            // readers once more.
+            self.source.trim_through(common).await?;
+        }
         let mut epoch = if restored {
             self.source.begin_epoch().await?
         } else {

@@ -293,10 +293,11 @@ impl Feed {
             Step::ConfirmHead => {
                 let catch_up = self.hub.catch_up().clone();
                 let shard = subscription.window.shard();
-                self.fetch(
-                    slot,
-                    Box::pin(async move { Answer::Head(catch_up.head(shard).await) }),
-                );
+                let channel = subscription.channel.clone();
+                let position = subscription.reader.position();
+                let head =
+                    async move { Answer::Head(catch_up.head_for(shard, channel, position).await) };
+                self.fetch(slot, Box::pin(head));
             }
         }
     }

@@ -83,8 +83,9 @@ impl Http {
         let end = Instant::now() + SOON;
         let mut cursors = Vec::with_capacity(texts.len());
         while cursors.len() < texts.len() {
-            let item =
-                |text: &String| serde_json::json!({ "channel": channel, "id": text, "data": text });
+            // Ids are short, whatever the text.
+            let id = |text: &String| text.chars().take(64).collect::<String>();
+            let item = |text: &String| serde_json::json!({ "channel": channel, "id": id(text), "data": text });
             let body: Vec<Value> = texts[cursors.len()..].iter().take(100).map(item).collect();
             let answer = self
                 .post("/v1/messages", Value::from(body).to_string())

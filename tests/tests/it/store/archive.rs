@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use client::ConnectOptions;
 use devstack::{Postgres, PostgresOptions};
@@ -15,7 +15,7 @@ use crate::harness::{
     with_one_and_four_shards,
 };
 
-use super::{archived, room, with_store};
+use super::{archived, now_us, room, with_store};
 
 with_one_and_four_shards!(
     away_for_weeks,
@@ -175,11 +175,6 @@ async fn an_old_epoch_is_continued_from_the_archive(shards: u16) {
         watch.until_seen(&mut connection, 200 + new.len()).await;
         watch.assert_exactly(&[&old[100..], &new].concat());
     }
-}
-
-fn now_us() -> u128 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("after 1970").as_micros()
 }
 
 /// Nobody who is connected notices, and the archive becomes complete.
