@@ -336,6 +336,8 @@ export interface Presence {
   channel?: string;
   /** Users with at least one live subscription. */
   users?: string[];
+  /** There may be others: an edge did not answer, or they are too many. */
+  partial?: boolean;
 }
 
 /** What the user has read, and how much is unread now. */

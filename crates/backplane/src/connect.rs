@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::api::{self, ApiError, code};
 use crate::archive::StreamArchiveSource;
 use crate::config::{BackplaneConfig, ConfigError};
+use crate::fleet::FleetBus;
 use crate::link::Link;
 use crate::log::StreamLog;
 use crate::monitor::AbortOnDrop;
@@ -217,6 +218,11 @@ impl Backplane {
     /// What is never stored, between edges.
     pub fn controls(&self) -> ControlBus {
         ControlBus::new(self.inner.clone())
+    }
+
+    /// The other edges, and operators.
+    pub fn fleet(&self) -> FleetBus {
+        FleetBus::new(self.inner.clone())
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`StreamLog`]: older messages by channel and position ([`log`]);
 //! - [`StreamArchiveSource`]: the stream as the archiver reads it ([`archive`]);
 //! - [`SignalBus`], [`ControlBus`]: what is never stored ([`signals`]);
+//! - [`FleetBus`]: the other edges, and the service for operators ([`fleet`]);
 //! - [`Inspection`]: a look at all of it for operators ([`inspect`]).
 //!
 //! Inside, [`api`](self) calls are raw JSON requests with a short timeout of
@@ -19,6 +20,7 @@
 pub mod archive;
 pub mod config;
 pub mod connect;
+pub mod fleet;
 pub mod inspect;
 pub mod log;
 pub mod provision;
@@ -41,6 +43,7 @@ mod version;
 pub use archive::StreamArchiveSource;
 pub use config::{Auth, BackplaneConfig, Tls};
 pub use connect::{Backplane, ConnectError};
+pub use fleet::FleetBus;
 pub use inspect::{Durability, InspectError, Inspection, PublicSubject, StreamInspection};
 pub use log::StreamLog;
 pub use provision::{ProvisionError, Provisioned};

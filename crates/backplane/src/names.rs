@@ -73,6 +73,21 @@ impl Names {
         format!("{}.ctl.{name}", self.prefix)
     }
 
+    /// Where one of the edges answers for all of them.
+    pub(crate) fn admin(&self, operation: &str) -> String {
+        format!("{}.admin.{operation}", self.prefix)
+    }
+
+    /// Where an edge answers for itself.
+    pub(crate) fn admin_edge(&self, edge: &str, operation: &str) -> String {
+        format!("{}.admin.edge.{edge}.{operation}", self.prefix)
+    }
+
+    /// Where every edge answers for itself.
+    pub(crate) fn admin_every(&self, operation: &str) -> String {
+        format!("{}.admin.every.{operation}", self.prefix)
+    }
+
     pub(crate) fn controls(&self) -> String {
         format!("{}.ctl.>", self.prefix)
     }

@@ -1,5 +1,6 @@
 //! The delivery side of one edge: its windows and the logs below them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +42,21 @@ impl Default for DeliveryLimits {
     }
 }
 
+/// Readers that are looked at to say who reads a channel: their users fill a
+/// `presence` frame, and the window is locked for some 0.1 ms.
+const AUDIENCE_MAX: usize = 2_048;
+
+/// Who reads a channel on one edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audience {
+    /// How many readers it has.
+    pub readers: usize,
+    /// Whose they are, in ascending order, each user once.
+    pub users: BTreeSet<UserId>,
+    /// Whether there are more readers than were looked at for the users.
+    pub more: bool,
+}
+
 /// A cheap handle to the windows of all shards and the logs below them.
 #[derive(Clone)]
 pub struct Hub {
@@ -80,9 +96,23 @@ impl Hub {
         }
     }
 
-    /// The readers of a new connection.
-    pub fn feed(&self) -> Feed {
-        Feed::new(self.clone())
+    /// The readers of a new connection; a user's are shown as present.
+    pub fn feed(&self, user: Option<UserId>) -> Feed {
+        Feed::new(self.clone(), user)
+    }
+
+    /// Who reads a channel here.
+    pub fn audience(&self, channel: &Channel) -> Audience {
+        let state = self.window_of(channel).lock();
+        let readers = state.reader_count_of(channel);
+        let seen = state.readers(channel).take(AUDIENCE_MAX);
+        Audience {
+            readers,
+            users: seen
+                .filter_map(|reader| reader.set.user().cloned())
+                .collect(),
+            more: readers > AUDIENCE_MAX,
+        }
     }
 
     /// The windows, by shard.

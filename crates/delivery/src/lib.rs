@@ -16,13 +16,15 @@
 //!   [`archiver`], the loop between them;
 //! - [`members`], [`receipts`]: of the place that knows rooms and read state;
 //! - [`access`]: of the place that knows which tokens were revoked;
-//! - [`signal`]: of the transport of what is never stored.
+//! - [`signal`]: of the transport of what is never stored;
+//! - [`fleet`]: of the transport between edges.
 
 pub mod access;
 pub mod archive;
 pub mod archiver;
 pub mod catch_up;
 pub mod feed;
+pub mod fleet;
 pub mod hub;
 pub mod log;
 pub mod members;
@@ -35,8 +37,8 @@ pub mod stats;
 pub mod tail;
 pub mod window;
 
-pub use feed::{Feed, Output, Start, SubscribeError};
-pub use hub::{DeliveryLimits, Hub};
+pub use feed::{Feed, Output, Place, Start, SubscribeError};
+pub use hub::{Audience, DeliveryLimits, Hub};
 pub use log::{Log, Page, PageError, PageRequest, Stream};
 pub use message::{Entry, Message, encode_batch};
 pub use reader::{Reset, ResetReason};

@@ -111,7 +111,7 @@ async fn a_shard_with_something_not_handed_out_is_not_announced() {
         last: STORED,
     })
     .unwrap();
-    let mut feed = hub.feed();
+    let mut feed = hub.feed(None);
     while window.head().epoch != EPOCH {
         tokio::task::yield_now().await;
     }

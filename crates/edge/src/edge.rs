@@ -1,16 +1,21 @@
 //! What every request and connection of an edge shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use delivery::Hub;
 use delivery::access::AccessRecords;
+use delivery::archiver::ArchiverStats;
+use delivery::fleet::Fleet;
 use delivery::members::Members;
 use delivery::publish::Publish;
 use delivery::receipts::Receipts;
 use delivery::signal::{Controls, Signals};
+use delivery::stats::Counter;
+use tokio::time::Instant;
 
+use crate::admin::LogFilter;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::EdgeConfig;
@@ -18,6 +23,8 @@ use crate::drain::Drain;
 use crate::exposition::Metrics;
 use crate::http;
 use crate::origin::OriginPolicy;
+use crate::presence::PresenceDesk;
+use crate::published::Counted;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::ws::WsCounters;
@@ -43,6 +50,10 @@ pub struct EdgeParts {
     /// What is revoked; without it nothing can be, and tickets are taken once
     /// per edge.
     pub access: Option<Arc<dyn AccessRecords>>,
+    /// The other edges; without it this one speaks for itself alone.
+    pub fleet: Option<Arc<dyn Fleet>>,
+    /// What is logged; without it an operator cannot change that.
+    pub log: Option<Arc<dyn LogFilter>>,
 }
 
 /// A cheap handle to an edge.
@@ -60,11 +71,17 @@ struct Shared {
     registry: Registry,
     counters: WsCounters,
     metrics: Metrics,
+    started: Instant,
+    published: Arc<Counter>,
+    presence: PresenceDesk,
+    archivers: OnceLock<Vec<Arc<ArchiverStats>>>,
 }
 
 impl Edge {
     /// An edge that serves until its [`Drain`] says otherwise.
-    pub fn new(parts: EdgeParts) -> Self {
+    pub fn new(mut parts: EdgeParts) -> Self {
+        let published = Arc::<Counter>::default();
+        parts.publish = Arc::new(Counted::new(parts.publish, Arc::clone(&published)));
         let config = &parts.config;
         let longest_wait = Duration::from_millis(config.limits.retry_max_ms.into());
         let readiness = Readiness::new();
@@ -81,6 +98,10 @@ impl Edge {
             registry: Registry::default(),
             counters: WsCounters::default(),
             metrics: Metrics::default(),
+            started: Instant::now(),
+            published,
+            presence: PresenceDesk::default(),
+            archivers: OnceLock::new(),
             parts,
         };
         Self {
@@ -131,6 +152,43 @@ impl Edge {
     /// What is revoked, and which tickets were used.
     pub fn access(&self) -> Option<&Arc<dyn AccessRecords>> {
         self.shared.parts.access.as_ref()
+    }
+
+    /// The other edges.
+    pub fn fleet(&self) -> Option<&Arc<dyn Fleet>> {
+        self.shared.parts.fleet.as_ref()
+    }
+
+    /// What is logged.
+    pub fn log(&self) -> Option<&Arc<dyn LogFilter>> {
+        self.shared.parts.log.as_ref()
+    }
+
+    /// How long the edge has been there.
+    pub fn uptime(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// Messages stored through this edge.
+    pub fn published(&self) -> u64 {
+        self.shared.published.get()
+    }
+
+    pub(crate) fn presence_desk(&self) -> &PresenceDesk {
+        &self.shared.presence
+    }
+
+    /// Shows operators what the archivers of this process do, in the order
+    /// of their shards. Once.
+    pub fn set_archivers(&self, archivers: Vec<Arc<ArchiverStats>>) {
+        if self.shared.archivers.set(archivers).is_err() {
+            tracing::error!("edge.archivers_set_twice");
+        }
+    }
+
+    /// The archivers of this process, in the order of their shards.
+    pub fn archivers(&self) -> &[Arc<ArchiverStats>] {
+        self.shared.archivers.get().map_or(&[], Vec::as_slice)
     }
 
     /// What connections have done so far.

@@ -2,6 +2,7 @@
 //! what.
 //!
 //! - [`Edge`]: what every request and connection shares ([`edge`]);
+//! - [`admin`]: what operators do with the fleet;
 //! - [`admission`]: how fast clients are let in;
 //! - [`auth`]: tokens, API keys and what they grant;
 //! - `rights`: which channels a caller reaches, memberships included;
@@ -11,6 +12,7 @@
 //! - [`revocations`]: tokens that no longer count, on all edges;
 //! - `receipts`: what users have received and read; `unread`: how much they
 //!   have not, for `subscribed`;
+//! - `presence`: who is on a channel, for clients;
 //! - [`registry`]: the live connections by user;
 //! - [`listen`]: sockets and HTTP/1;
 //! - [`origin`]: which web pages may use the edge;
@@ -23,6 +25,7 @@
 //! It depends on `delivery` and `protocol` alone: what stores, archives and
 //! transports is handed in by the composition root.
 
+pub mod admin;
 pub mod admission;
 pub mod auth;
 pub mod config;
@@ -35,6 +38,8 @@ pub mod limits;
 pub mod listen;
 pub mod origin;
 mod pages;
+mod presence;
+mod published;
 pub mod readiness;
 mod receipts;
 pub mod registry;

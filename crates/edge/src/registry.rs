@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
+use delivery::Place;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::frame::Receipt;
 use protocol::{Channel, CloseCode, Device, UserId};
+use tokio::sync::mpsc;
+
+use crate::auth::unix_now_ms;
 
 /// What somebody outside wants of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Command {
     /// Close it with this code.
     Close(CloseCode),
@@ -25,6 +29,26 @@ pub enum Command {
     CheckToken,
     /// Another device of the user acknowledged something.
     Receipt(Box<Receipt>),
+    /// Tell an operator where the subscriptions stand.
+    Describe(Describe),
+}
+
+/// Where a connection tells where its subscriptions stand.
+#[derive(Debug, Clone)]
+pub struct Describe(mpsc::Sender<(u64, Vec<Place>)>);
+
+impl Describe {
+    /// For at most `connections` connections.
+    pub(crate) fn new(connections: usize) -> (Self, mpsc::Receiver<(u64, Vec<Place>)>) {
+        let (sender, receiver) = mpsc::channel(connections.max(1));
+        (Self(sender), receiver)
+    }
+
+    pub(crate) fn tell(&self, connection: u64, places: Vec<Place>) {
+        // Each connection tells once, for which there is room; whoever asked
+        // may have stopped waiting.
+        let _ = self.0.try_send((connection, places));
+    }
 }
 
 /// How a client is connected.
@@ -66,6 +90,10 @@ pub struct ConnectionHandle {
     transport: Transport,
     /// The hash of its token's id, 0 without one: enough to find it by.
     token: AtomicU64,
+    since_ms: u64,
+    /// Since when its client takes nothing, in milliseconds since the Unix
+    /// epoch; 0 while it does.
+    stalled_ms: AtomicU64,
     commands: Mutex<Vec<Command>>,
     waker: AtomicWaker,
 }
@@ -96,6 +124,22 @@ impl ConnectionHandle {
     /// call does not find it.
     pub(crate) fn set_token(&self, id: Option<&str>) {
         self.token.store(id.map_or(0, token_hash), Ordering::SeqCst);
+    }
+
+    /// When it was let in, in milliseconds since the Unix epoch.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    /// Since when its client takes nothing of what is written, in
+    /// milliseconds since the Unix epoch.
+    pub fn stalled_since_ms(&self) -> Option<u64> {
+        Some(self.stalled_ms.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+
+    pub(crate) fn note_stalled(&self, stalled: bool) {
+        let since = if stalled { unix_now_ms() } else { 0 };
+        self.stalled_ms.store(since, Ordering::Relaxed);
     }
 
     /// Leaves a command and wakes the connection's task.
@@ -151,6 +195,8 @@ impl Registry {
             device,
             transport,
             token: AtomicU64::new(0),
+            since_ms: unix_now_ms(),
+            stalled_ms: AtomicU64::new(0),
             commands: Mutex::default(),
             waker: AtomicWaker::new(),
         });
@@ -201,6 +247,26 @@ impl Registry {
             .values()
             .flatten()
             .filter(lives_under)
+            .cloned()
+            .collect()
+    }
+
+    /// The connection with this number.
+    pub fn find(&self, id: u64) -> Option<Arc<ConnectionHandle>> {
+        let by_user = self.shared.by_user.lock();
+        by_user.values().flatten().find(|it| it.id == id).cloned()
+    }
+
+    /// Connections whose clients have taken nothing for longer than this.
+    pub fn slow(&self, longer_than_ms: u64) -> Vec<Arc<ConnectionHandle>> {
+        let before = unix_now_ms().saturating_sub(longer_than_ms);
+        let by_user = self.shared.by_user.lock();
+        let is_slow =
+            |it: &&Arc<ConnectionHandle>| it.stalled_since_ms().is_some_and(|since| since < before);
+        by_user
+            .values()
+            .flatten()
+            .filter(is_slow)
             .cloned()
             .collect()
     }

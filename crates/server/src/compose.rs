@@ -9,6 +9,7 @@ use delivery::access::AccessRecords;
 use delivery::members::Members;
 use delivery::receipts::Receipts;
 use delivery::{DeliveryLimits, Hub, Log, window};
+use edge::admin::{self, LogFilter};
 use edge::auth::Authenticator;
 use edge::{Edge, EdgeParts, remote, revocations};
 use store::{AccessStore, ArchiveLog, MemberStore, ReceiptStore};
@@ -20,6 +21,10 @@ use crate::{metrics, storage};
 /// How often the connection to NATS is looked at for `/readyz`; an edge that
 /// lost it should be out of the balancer's rotation within a probe.
 const READINESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often an edge looks how many share the fleet's rate: for so long one
+/// that has just started takes the whole.
+const RATE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Between two attempts to subscribe to what is never stored.
 const SUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +45,11 @@ pub struct Composed {
 /// Builds an edge on a connected and provisioned backplane. Windows fill in
 /// the background; `/readyz` tells when. Postgres may be away: what needs it
 /// answers `unavailable` until it is there.
-pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Composed> {
+pub fn compose(
+    config: &Config,
+    backplane: &Backplane,
+    log: Arc<dyn LogFilter>,
+) -> anyhow::Result<Composed> {
     let auth = Authenticator::new(&config.edge.auth).context("edge.auth")?;
     let store = storage::open(config)?;
     let archive = store.as_ref().map(|store| Arc::new(ArchiveLog::new(store)));
@@ -70,6 +79,8 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
         members: members.map(|members| members as Arc<dyn Members>),
         receipts: receipts.map(|receipts| receipts as Arc<dyn Receipts>),
         access: access.map(|access| access as Arc<dyn AccessRecords>),
+        fleet: Some(Arc::new(backplane.fleet())),
+        log: Some(log),
     });
     metrics::add_backplane(&edge, backplane);
     metrics::add_process(&edge);
@@ -78,6 +89,8 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
     critical.spawn(report_connection(backplane.clone(), edge.clone()));
     critical.spawn(pass_signals(edge.clone()));
     critical.spawn(obey_controls(edge.clone()));
+    critical.spawn(answer_the_fleet(edge.clone()));
+    critical.spawn(share_the_rate(edge.clone()));
     if let Some(members) = edge.members().cloned() {
         critical.spawn(watch_members(edge.clone(), members));
     }
@@ -106,6 +119,7 @@ pub fn compose(config: &Config, backplane: &Backplane) -> anyhow::Result<Compose
         if config.store.archive.enabled {
             let archivers =
                 storage::spawn_archivers(config, backplane, &store, &schema, drain, &mut orderly);
+            edge.set_archivers(archivers.clone());
             metrics::add_archivers(&edge, archivers);
         }
     }
@@ -203,4 +217,27 @@ async fn obey_controls(edge: Edge) -> &'static str {
         }
     }
     "controls"
+}
+
+async fn answer_the_fleet(edge: Edge) -> &'static str {
+    if let Some(fleet) = edge.fleet().cloned() {
+        loop {
+            admin::serve(edge.clone(), Arc::clone(&fleet)).await;
+            tokio::time::sleep(SUBSCRIBE_PAUSE).await;
+        }
+    }
+    "fleet"
+}
+
+/// Keeps this edge's share of the fleet's connects up to date.
+async fn share_the_rate(edge: Edge) -> &'static str {
+    if let Some(fleet) = edge.fleet().cloned() {
+        loop {
+            let peers = fleet.peers().into_iter();
+            let others = peers.filter(|peer| peer.alive && peer.takes_connections);
+            edge.admission().set_edges(others.count() + 1);
+            tokio::time::sleep(RATE_INTERVAL).await;
+        }
+    }
+    "rate"
 }

@@ -172,6 +172,9 @@ pub async fn run(
         }
     };
     leave(config, &edge, &mut stop).await;
+    if let Some(fleet) = edge.fleet() {
+        fleet.leave().await;
+    }
     put_in_order(&mut orderly).await;
     critical.abort_all();
     tracing::info!("stopped");

@@ -1,12 +1,16 @@
 //! Logs.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+
+use edge::admin::LogFilter;
+use parking_lot::Mutex;
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::ConfigError;
 
@@ -56,14 +60,38 @@ impl LogConfig {
     }
 }
 
-/// Begins logging to stderr. Call once per process.
-pub fn start(config: &LogConfig) -> anyhow::Result<()> {
+/// The filter of this process, changeable while it runs.
+struct ReloadableFilter {
+    directives: Mutex<String>,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl LogFilter for ReloadableFilter {
+    fn get(&self) -> String {
+        self.directives.lock().clone()
+    }
+
+    fn set(&self, directives: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+        let mut current = self.directives.lock();
+        self.handle
+            .reload(filter)
+            .map_err(|error| error.to_string())?;
+        directives.clone_into(&mut current);
+        Ok(())
+    }
+}
+
+/// Begins logging to stderr. Call once per process. Returns the filter, which
+/// an operator may change.
+pub fn start(config: &LogConfig) -> anyhow::Result<Arc<dyn LogFilter>> {
     let json = match config.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let registry = tracing_subscriber::registry().with(config.env_filter()?);
+    let (filter, handle) = reload::Layer::new(config.env_filter()?);
+    let registry = tracing_subscriber::registry().with(filter);
     if json {
         let layer = fmt::layer().json().flatten_event(true);
         registry
@@ -78,5 +106,8 @@ pub fn start(config: &LogConfig) -> anyhow::Result<()> {
             )
             .try_init()?;
     }
-    Ok(())
+    Ok(Arc::new(ReloadableFilter {
+        directives: Mutex::new(config.filter.clone()),
+        handle,
+    }))
 }

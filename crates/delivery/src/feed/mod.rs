@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use protocol::{Channel, Cursor};
+use protocol::{Channel, Cursor, UserId};
 
 use crate::hub::Hub;
 use crate::log::PageError;
@@ -27,7 +27,7 @@ use crate::reader::{HeadVerdict, Reader, Reset, Step, Verdict};
 use crate::window::{ReaderHandle, Registration, WakeSet, Window};
 
 use fetch::{Answer, Fetches};
-pub use output::{Output, SubscribeError};
+pub use output::{Output, Place, SubscribeError};
 use replay::Replay;
 pub use start::Start;
 
@@ -69,8 +69,8 @@ enum Phase {
 }
 
 impl Feed {
-    pub(crate) fn new(hub: Hub) -> Self {
-        let wake = Arc::new(WakeSet::new(hub.limits().subscriptions));
+    pub(crate) fn new(hub: Hub, user: Option<UserId>) -> Self {
+        let wake = Arc::new(WakeSet::new(hub.limits().subscriptions, user));
         Self {
             hub,
             wake,
@@ -144,6 +144,22 @@ impl Feed {
             .iter()
             .flatten()
             .map(|subscription| &subscription.channel)
+    }
+
+    /// Where each subscription stands.
+    pub fn places(&self) -> Vec<Place> {
+        let place = |subscription: &Subscription| {
+            let position = subscription.reader.position();
+            let channel = subscription.channel.clone();
+            let state = subscription.window.lock();
+            Place {
+                lag: state.count_after(&channel, position, usize::MAX),
+                channel,
+                position,
+                live: subscription.reader.is_live(),
+            }
+        };
+        self.slots.iter().flatten().map(place).collect()
     }
 
     /// How many subscriptions there are.

@@ -101,3 +101,17 @@ impl Output {
         }
     }
 }
+
+/// Where one subscription stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its channel.
+    pub channel: Channel,
+    /// Everything up to here has been handed out.
+    pub position: Cursor,
+    /// Whether everything that was missed had been handed out once.
+    pub live: bool,
+    /// Messages of the channel after the position; `None` where these are
+    /// more than the window holds.
+    pub lag: Option<usize>,
+}

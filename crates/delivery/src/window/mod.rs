@@ -28,6 +28,8 @@ pub struct WindowStats {
     pub bytes: usize,
     /// Channels with a message or a reader.
     pub channels: usize,
+    /// Readers of all channels together.
+    pub readers: usize,
     /// When the oldest held message was stored, in milliseconds since the
     /// Unix epoch.
     pub oldest_time_ms: Option<i64>,
@@ -88,6 +90,7 @@ impl Window {
             messages: state.len(),
             bytes: state.bytes(),
             channels: state.channel_count(),
+            readers: state.reader_count(),
             oldest_time_ms: state.oldest_time_ms(),
             restarts: self.restarts.load(Ordering::Relaxed),
         }

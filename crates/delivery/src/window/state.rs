@@ -43,6 +43,8 @@ pub struct WindowState<W> {
     max_bytes: usize,
     order: VecDeque<Arc<Entry>>,
     channels: HashMap<Channel, ChannelLog<W>>,
+    /// In all channels together.
+    readers: usize,
     head_waiters: Vec<(u64, W)>,
 }
 
@@ -83,6 +85,7 @@ impl<W> WindowState<W> {
             max_bytes,
             order: VecDeque::new(),
             channels: HashMap::new(),
+            readers: 0,
             head_waiters: Vec::new(),
         }
     }
@@ -121,6 +124,18 @@ impl<W> WindowState<W> {
     /// How many channels have a place in the window.
     pub fn channel_count(&self) -> usize {
         self.channels.len()
+    }
+
+    /// How many readers there are in all channels together.
+    pub fn reader_count(&self) -> usize {
+        self.readers
+    }
+
+    /// How many readers a channel has.
+    pub fn reader_count_of(&self, channel: &Channel) -> usize {
+        self.channels
+            .get(channel)
+            .map_or(0, |log| log.readers.len())
     }
 
     /// Adds the next messages, moves the head to `through` and evicts what
@@ -303,6 +318,7 @@ impl<W> WindowState<W> {
             // Most channels have one reader: room for one, not for four.
             log.readers.reserve_exact(1);
         }
+        self.readers += 1;
         Registration(log.readers.insert(reader))
     }
 
@@ -311,7 +327,9 @@ impl<W> WindowState<W> {
         let Some(log) = self.channels.get_mut(channel) else {
             return;
         };
-        log.readers.try_remove(registration.0);
+        if log.readers.try_remove(registration.0).is_some() {
+            self.readers -= 1;
+        }
         if log.readers.is_empty() && log.entries.is_empty() {
             self.channels.remove(channel);
         } else if log.readers.is_empty() {

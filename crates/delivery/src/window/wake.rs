@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use protocol::UserId;
 
 use crate::signal::Signal;
 
@@ -20,6 +21,8 @@ pub(crate) struct WakeSet {
     ready: Box<[AtomicU64]>,
     signals: Mutex<VecDeque<Arc<Signal>>>,
     waker: AtomicWaker,
+    /// Who is shown as present where these readers are; services are not.
+    user: Option<UserId>,
 }
 
 /// Signals that wait for one connection. They matter only now: a connection
@@ -27,14 +30,20 @@ pub(crate) struct WakeSet {
 const SIGNALS_MAX: usize = 32;
 
 impl WakeSet {
-    /// Room for `slots` readers.
-    pub(crate) fn new(slots: usize) -> Self {
+    /// Room for `slots` readers of a user's connection, or of a service's.
+    pub(crate) fn new(slots: usize, user: Option<UserId>) -> Self {
         let words = slots.div_ceil(WORD_BITS).max(1);
         Self {
             ready: (0..words).map(|_| AtomicU64::new(0)).collect(),
             signals: Mutex::default(),
             waker: AtomicWaker::new(),
+            user,
         }
+    }
+
+    /// Whose readers these are.
+    pub(crate) fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
     }
 
     /// Marks a reader ready and wakes the connection's task.
@@ -115,7 +124,7 @@ mod tests {
 
     #[test]
     fn ready_readers_are_taken_once_and_in_turn() {
-        let set = WakeSet::new(130);
+        let set = WakeSet::new(130, None);
         for slot in [0, 5, 64, 129] {
             set.wake(slot);
             set.wake(slot);
@@ -129,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_the_first_word_is_not_forgotten() {
-        let set = WakeSet::new(64);
+        let set = WakeSet::new(64, None);
         set.wake(3);
         assert_eq!(set.take_from(10), Some(3));
     }

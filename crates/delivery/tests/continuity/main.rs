@@ -179,7 +179,7 @@ impl Run {
             last_position: None,
             resets: 0,
         };
-        let clients = (0..READERS).map(|_| client(hub.feed())).collect();
+        let clients = (0..READERS).map(|_| client(hub.feed(None))).collect();
         Self {
             world,
             hub,

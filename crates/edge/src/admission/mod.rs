@@ -136,6 +136,7 @@ pub struct Admission {
     requests: Arc<Semaphore>,
     memory: Memory,
     longest_wait: Duration,
+    admitted: Counter,
     refused: [Counter; Limit::ALL.len()],
 }
 
@@ -157,6 +158,7 @@ impl Admission {
             requests: Arc::new(Semaphore::new(config.requests_in_flight)),
             memory: Memory::new(config.memory_bytes, config.memory_share),
             longest_wait,
+            admitted: Counter::default(),
             refused: Default::default(),
         }
     }
@@ -192,6 +194,7 @@ impl Admission {
             let taken = bucket.take();
             taken.map_err(|wait| self.refuse(Limit::Connects, wait))?;
         }
+        self.admitted.add(1);
         Ok(place)
     }
 
@@ -230,6 +233,22 @@ impl Admission {
         self.longest_wait.mul_f64(0.1 + 0.9 * rand::random::<f64>())
     }
 
+    /// Connects that were let in, whatever became of them.
+    pub fn admitted(&self) -> u64 {
+        self.admitted.get()
+    }
+
+    /// Refusals of all limits together.
+    pub fn refused(&self) -> u64 {
+        self.refused.iter().map(Counter::get).sum()
+    }
+
+    /// Connects per second that this edge takes; `None` for no limit.
+    pub fn connect_rate(&self) -> Option<u32> {
+        let bucket = self.connects.as_ref()?;
+        Some(bucket.rate().per_s.get())
+    }
+
     pub(crate) fn write(&self, out: &mut Exposition) {
         let help = "Clients that were told to come back later, by the limit that refused.";
         let mut family = out.counter("rejoin_refusals_total", help);
@@ -239,7 +258,7 @@ impl Admission {
         }
         let help = "Connects per second that this edge takes, its share of the fleet's included; \
                     0 if they are not limited.";
-        let rate = self.connects.as_ref().map_or(0, |it| it.rate().per_s.get());
+        let rate = self.connect_rate().unwrap_or(0);
         out.gauge("rejoin_connect_rate_limit", help)
             .value(u64::from(rate));
         let help = "Memory of the process from which on new connections are refused, in bytes; \

@@ -124,7 +124,7 @@ pub(super) async fn read(
     start: Start,
     limit: usize,
 ) -> Result<PageBody, ApiError> {
-    let mut feed = edge.hub().feed();
+    let mut feed = edge.hub().feed(None);
     // A feed's first subscription cannot be one too many.
     feed.subscribe(channel.clone(), start, None, 0)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;

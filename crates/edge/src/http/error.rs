@@ -72,6 +72,16 @@ impl ApiError {
         self.code
     }
 
+    /// The text for the caller.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// When to try again, where that helps.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// The HTTP status that goes with the code.
     pub fn status(&self) -> StatusCode {
         match self.code {

@@ -30,7 +30,7 @@ pub async fn ready(State(edge): State<Edge>) -> Response {
 }
 
 /// Why the edge should get no connections; empty when it should.
-pub(super) fn reasons(edge: &Edge) -> BTreeMap<&'static str, String> {
+pub(crate) fn reasons(edge: &Edge) -> BTreeMap<&'static str, String> {
     let mut reasons = edge.readiness().reasons();
     if edge.drain().phase() > Phase::Serving {
         reasons.insert("drain", "the edge is leaving".to_owned());

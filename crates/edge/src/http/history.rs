@@ -122,7 +122,7 @@ async fn newest(
     if start == through {
         return Ok((kept, whole));
     }
-    let mut feed = edge.hub().feed();
+    let mut feed = edge.hub().feed(None);
     // A feed's first subscription cannot be one too many.
     feed.subscribe(channel.clone(), Start::Cursor(start), None, 0)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;

@@ -106,13 +106,17 @@ impl Listening {
                 .map(|(channel, _)| edge.check_read(&caller, channel)),
         )
         .await?;
+        let user = match &caller {
+            Caller::User(grants) => Some(grants.user.clone()),
+            Caller::Service(_) => None,
+        };
         let mut listening = Self {
             edge: edge.clone(),
             caller,
             registered,
             device,
             unreads: Unreads::default(),
-            feed: edge.hub().feed(),
+            feed: edge.hub().feed(user),
             places: Vec::with_capacity(wanted.len()),
             rechecks: FuturesUnordered::new(),
             queue: VecDeque::new(),
@@ -266,6 +270,9 @@ impl Listening {
                         .push_back(Heard::End(End::Closed(CloseCode::Revoked)));
                 }
                 Command::CheckToken => {}
+                Command::Describe(describe) => {
+                    describe.tell(self.id(), self.feed.places());
+                }
                 Command::Receipt(receipt) => self.queue.push_back(Heard::Frame {
                     json: json(ServerBody::Receipt(*receipt)),
                     news: true,

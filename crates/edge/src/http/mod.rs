@@ -3,6 +3,7 @@
 //! - [`publish`]: one message, or a batch;
 //! - [`signal`]: to those who listen now;
 //! - [`catch_up`]: a channel's messages after a position, and history;
+//! - [`presence`]: who is on a channel;
 //! - [`revocations`]: tokens that no longer count;
 //! - [`rooms`]: who is in which room; [`inbox`]: what a user has not read;
 //! - [`health`]: is the process alive, and should it get connections;
@@ -10,9 +11,11 @@
 //!   which cannot send a header there; [`poll`]: channels by long-poll;
 //!   `listening` and `positions`: what the two share;
 //! - [`metrics`]: what it has done and holds, for Prometheus;
+//! - [`admin`]: what operators do with the fleet;
 //! - [`error`]: what went wrong, as JSON;
 //! - [`bearer`]: who asks; [`whoami`]: what that grants.
 
+pub mod admin;
 pub mod bearer;
 pub mod catch_up;
 pub mod client_address;
@@ -25,6 +28,7 @@ mod listening;
 pub mod metrics;
 pub mod poll;
 mod positions;
+pub mod presence;
 pub mod publish;
 pub mod revocations;
 pub mod rooms;
@@ -74,6 +78,7 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
             "/v1/channels/{channel}/signals",
             post(signal::send).layer(one),
         )
+        .route("/v1/channels/{channel}/presence", get(presence::present))
         .route("/v1/rooms/{room}/members", rooms)
         .route(
             "/v1/rooms/{room}/members/{user}",
@@ -89,6 +94,10 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
         )
         // Health and metrics are answered however much there is to do.
         .layer(middleware::from_fn_with_state(edge.clone(), admit_request))
+        .route(
+            "/v1/admin/{operation}",
+            get(admin::read).post(admin::act).layer(batch),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))

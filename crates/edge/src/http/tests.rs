@@ -24,6 +24,7 @@ use crate::auth::{
 use crate::origin::OriginConfig;
 use crate::{Edge, EdgeConfig, EdgeParts, Phase};
 
+mod admin;
 mod admission;
 mod batch;
 mod catch_up;
@@ -37,6 +38,7 @@ mod limits;
 mod metrics;
 mod pages;
 mod poll;
+mod presence;
 mod publish;
 mod rooms;
 mod sse;
@@ -247,6 +249,8 @@ impl Api {
             members: None,
             receipts: None,
             access: None,
+            fleet: None,
+            log: None,
         });
         // A route with a defect, under the same chain as all others.
         let routes = super::routes(&edge).route("/panics", get(defect));

@@ -199,16 +199,26 @@ impl Connection {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.socket.poll_flush(cx) {
             Poll::Ready(Ok(())) => {
-                self.times.stalled = None;
+                if self.times.stalled.take().is_some() {
+                    self.note_stalled(false);
+                }
                 self.unwritten.written(self.edge.counters());
                 Poll::Pending
             }
             Poll::Ready(Err(())) => Poll::Ready(()),
             Poll::Pending => {
-                let edge = &self.edge;
-                self.times.stalled.get_or_insert_with(|| Stalled::now(edge));
+                if self.times.stalled.is_none() {
+                    self.times.stalled = Some(Stalled::now(&self.edge));
+                    self.note_stalled(true);
+                }
                 Poll::Pending
             }
+        }
+    }
+
+    fn note_stalled(&self, stalled: bool) {
+        if let Some(session) = &self.session {
+            session.note_stalled(stalled);
         }
     }
 

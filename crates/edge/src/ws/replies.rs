@@ -10,6 +10,7 @@ use protocol::{Channel, ErrorCode, ServerFrame};
 use crate::admission::Refused;
 
 use super::publishes::{Outcome, Refusal};
+use crate::http::error::ApiError;
 
 pub(super) fn published(outcome: Outcome) -> ServerFrame {
     let Outcome {
@@ -109,6 +110,18 @@ pub(super) fn error(
         message: message.into(),
         retry_after_ms: 0,
         channel,
+    };
+    ServerFrame::reply(req, ServerBody::Error(body))
+}
+
+/// What the HTTP API would have answered.
+pub(super) fn refused(req: u32, problem: &ApiError, channel: Channel) -> ServerFrame {
+    let retry_after = problem.retry_after().unwrap_or_default();
+    let body = ErrorBody {
+        code: problem.code(),
+        message: problem.message().into(),
+        retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX),
+        channel: Some(channel),
     };
     ServerFrame::reply(req, ServerBody::Error(body))
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use delivery::publish::{Publication, Publisher};
 use delivery::receipts::Ack;
 use delivery::signal::Signal;
-use protocol::frame::{self, ServerBody};
-use protocol::{ErrorCode, ServerFrame};
+use protocol::frame::{self, Presence, ServerBody};
+use protocol::{Channel, ErrorCode, ServerFrame};
 
 use super::publishes::{Outcome, Refusal, Waiting};
-use super::replies::{error, forbidden, limited, store_error};
+use super::replies::{error, forbidden, limited, refused, store_error};
 use super::session::{Answer, Session};
+use crate::auth::Caller;
 
 impl Session {
     pub(super) fn publish(
@@ -136,6 +137,26 @@ impl Session {
                     Some(channel),
                 )
             }))
+        }));
+    }
+
+    /// Asks all edges, so it answers when they have.
+    pub(super) fn presence(&mut self, req: u32, channel: Channel) {
+        let edge = self.edge.clone();
+        let caller = Caller::User(self.grants.clone());
+        self.ask(Box::pin(async move {
+            let frame = match edge.presence(&caller, &channel).await {
+                Ok(present) => ServerFrame::reply(
+                    req,
+                    ServerBody::Presence(Presence {
+                        channel,
+                        users: present.users.into_iter().collect(),
+                        partial: present.partial,
+                    }),
+                ),
+                Err(problem) => refused(req, &problem, channel),
+            };
+            Answer::Reply(Some(frame))
         }));
     }
 

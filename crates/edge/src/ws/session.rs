@@ -79,7 +79,7 @@ impl Session {
             edge.registry()
                 .add(grants.user.clone(), device.clone(), Transport::WebSocket);
         registered.handle().set_token(grants.token_id.as_deref());
-        let feed = edge.hub().feed();
+        let feed = edge.hub().feed(Some(grants.user.clone()));
         Self {
             edge,
             grants,
@@ -96,6 +96,11 @@ impl Session {
     /// Names this connection on its edge.
     pub(super) fn id(&self) -> u64 {
         self.registered.handle().id()
+    }
+
+    /// Notes since when the client takes nothing of what is written.
+    pub(super) fn note_stalled(&self, stalled: bool) {
+        self.registered.handle().note_stalled(stalled);
     }
 
     /// Whether reading further frames has to wait.
@@ -121,10 +126,7 @@ impl Session {
             ClientBody::Publish(publish) => self.publish(req, publish, out),
             ClientBody::Signal(signal) => self.signal(req, signal, out),
             ClientBody::Ack(ack) => self.ack(req, ack, out),
-            ClientBody::Presence { channel } => {
-                let message = "presence is not kept by this edge";
-                out.push(error(req, ErrorCode::Unsupported, message, Some(channel)));
-            }
+            ClientBody::Presence { channel } => self.presence(req, channel),
             ClientBody::Refresh { token } => self.refresh(req, &token, out),
             // Every frame counts as a sign of life.
             ClientBody::Pong => {}
@@ -411,6 +413,9 @@ impl Session {
                 if self.edge.auth().check_revoked(&self.grants) == Err(TokenError::Revoked) {
                     return Some(CloseCode::Revoked);
                 }
+            }
+            Command::Describe(describe) => {
+                describe.tell(self.id(), self.feed.places());
             }
             Command::Receipt(receipt) => out.push(ServerFrame::new(ServerBody::Receipt(*receipt))),
         }

@@ -66,6 +66,7 @@ fn body_from_wire(body: Body) -> Result<ServerBody, FieldError> {
                 .iter()
                 .map(|user| field::user("presence.users", user))
                 .collect::<Result<_, _>>()?,
+            partial: it.partial,
         }),
         Body::Receipt(it) => ServerBody::Receipt(Receipt {
             channel: field::channel("receipt.channel", &it.channel)?,
@@ -244,6 +245,7 @@ pub(super) fn to_wire(frame: &ServerFrame) -> v1::ServerFrame {
         ServerBody::Presence(it) => Body::Presence(v1::Presence {
             channel: it.channel.to_string(),
             users: it.users.iter().map(ToString::to_string).collect(),
+            partial: it.partial,
         }),
         ServerBody::Receipt(it) => Body::Receipt(v1::Receipt {
             channel: it.channel.to_string(),

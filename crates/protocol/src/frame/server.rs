@@ -247,6 +247,8 @@ pub struct Presence {
     pub channel: Channel,
     /// Users with at least one live subscription.
     pub users: Vec<UserId>,
+    /// There may be others: an edge did not answer, or they are too many.
+    pub partial: bool,
 }
 
 /// What the user has read, and how much is unread now.

@@ -473,6 +473,9 @@ pub struct Presence {
     /// Users with at least one live subscription.
     #[prost(string, repeated, tag = "2")]
     pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There may be others: an edge did not answer, or they are too many.
+    #[prost(bool, tag = "3")]
+    pub partial: bool,
 }
 /// What the user has read, and how much is unread now.
 #[derive(serde::Serialize, serde::Deserialize)]

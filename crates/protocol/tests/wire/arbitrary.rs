@@ -321,8 +321,13 @@ fn others() -> impl Strategy<Value = ServerBody> {
         signal,
         goaway,
         (channel(), cursor()).prop_map(|(channel, cursor)| ServerBody::Live { channel, cursor }),
-        (channel(), vec(user(), 0..4))
-            .prop_map(|(channel, users)| ServerBody::Presence(Presence { channel, users })),
+        (channel(), vec(user(), 0..4), any::<bool>()).prop_map(|(channel, users, partial)| {
+            ServerBody::Presence(Presence {
+                channel,
+                users,
+                partial,
+            })
+        }),
         any::<u64>().prop_map(|expires_ms| ServerBody::Refreshed { expires_ms }),
         any::<u64>().prop_map(|expires_in_ms| ServerBody::TokenExpiring { expires_in_ms }),
         btree_map(any::<u16>(), cursor(), 0..4)

@@ -354,6 +354,7 @@ fn replies() -> Vec<(&'static str, ServerFrame)> {
                 ServerBody::Presence(Presence {
                     channel: channel(),
                     users: vec![user("42"), user("43")],
+                    partial: false,
                 }),
             ),
         ),

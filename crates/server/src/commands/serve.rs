@@ -17,7 +17,7 @@ pub async fn run(arguments: ServeArgs) -> anyhow::Result<ExitCode> {
         stdout.write_all(print::as_toml(&config)?.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    telemetry::start(&config.log)?;
+    let log = telemetry::start(&config.log)?;
 
     // 2. A socket first: a port that is taken shows at once, and health is
     //    answered while NATS is still away.
@@ -40,6 +40,6 @@ pub async fn run(arguments: ServeArgs) -> anyhow::Result<ExitCode> {
     };
 
     // 4. The parts, and their work until the end.
-    let composed = compose(&config, &backplane)?;
+    let composed = compose(&config, &backplane, log)?;
     lifecycle::run(&config, listener, composed, stop).await
 }

@@ -1,5 +1,6 @@
 //! Starts a deployment for one test and speaks with it.
 
+mod cli;
 mod edge;
 mod http;
 mod nats;
@@ -9,6 +10,7 @@ pub(crate) mod raw;
 mod stack;
 mod token;
 
+pub(crate) use cli::NatsCli;
 pub(crate) use http::{API_KEY, Http};
 pub(crate) use nats::Nats;
 pub(crate) use observe::{Watch, until};

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use delivery::fleet::Fleet;
 use delivery::members::{Listing, MemberEvent, MemberWatch, Members, StoreFailure};
 use delivery::receipts::{Ack, Acked, Receipts, Unread};
 use delivery::signal::{Incoming, Signal, SignalError, Signals};
@@ -317,6 +318,7 @@ pub(super) struct Live {
     tails: Mutex<Vec<(mpsc::UnboundedSender<TailEvent>, Arc<window::Window>)>>,
     configure: fn(&mut EdgeConfig),
     window_bytes: usize,
+    pub(super) fleet: Option<Arc<dyn Fleet>>,
 }
 
 impl Live {
@@ -333,6 +335,7 @@ impl Live {
             tails: Mutex::default(),
             configure,
             window_bytes,
+            fleet: None,
         }
     }
 
@@ -362,6 +365,8 @@ impl Live {
             members: Some(self.rooms.clone()),
             receipts: Some(self.read_state.clone()),
             access: None,
+            fleet: self.fleet.clone(),
+            log: None,
         });
         let (tail, script) = mpsc::unbounded_channel();
         let window = Arc::clone(&edge.hub().windows()[0]);
