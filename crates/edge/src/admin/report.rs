@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use delivery::stats::Source;
 use serde::{Deserialize, Serialize};
 
 use crate::Edge;
@@ -53,10 +54,9 @@ pub struct Report {
     pub published: u64,
     /// Messages handed to connections.
     pub deliveries: u64,
-    /// Subscriptions that caught up from memory.
-    pub catch_ups_from_window: u64,
-    /// Subscriptions that caught up from the archive or the stream.
-    pub catch_ups_from_log: u64,
+    /// Subscriptions that became live, by where what they had missed came
+    /// from.
+    pub catch_ups: BTreeMap<Box<str>, u64>,
     /// Subscriptions whose continuity could not be proved, by reason.
     pub resets: BTreeMap<Box<str>, u64>,
     /// Its windows, by shard.
@@ -135,8 +135,12 @@ impl Report {
                 .collect(),
             published: edge.published(),
             deliveries: delivered.deliveries.get(),
-            catch_ups_from_window: delivered.catch_ups_from_window.get(),
-            catch_ups_from_log: delivered.catch_ups_from_log.get(),
+            catch_ups: Source::ALL
+                .map(|source| {
+                    let count = delivered.catch_ups[source as usize].messages.state().count;
+                    (source.as_str().into(), count)
+                })
+                .into(),
             resets: [
                 ("expired", &delivered.resets_expired),
                 ("epoch", &delivered.resets_epoch),
