@@ -49,15 +49,9 @@ async fn the_nats_command_shows_and_moves_the_fleet() {
     let pinged = pinged.out + &pinged.err;
     assert_eq!(pinged.matches("rtt=").count(), 3, "{pinged}");
     let info = nats.run(&["micro", "info", "rejoin", "--json"]).await.out;
-    let info: Value = serde_json::from_str(&info).unwrap();
-    assert!(
-        info["metadata"]["edge"]
-            .as_str()
-            .unwrap()
-            .starts_with("edge-"),
-        "{info}"
-    );
-    assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert!(info.contains("\"edge\": \"edge-"), "{info}");
+    let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(info.contains(&version), "{info}");
 
     // A user's connections, from any edge.
     let options = ConnectOptions {

@@ -24,6 +24,8 @@ const FILES: &[(&str, &str, &str)] = &[
     ("admin.css", CSS, include_str!("admin.css")),
     ("admin.js", JAVASCRIPT, include_str!("admin.js")),
     ("base.css", CSS, include_str!("base.css")),
+    ("console.css", CSS, include_str!("console.css")),
+    ("console.js", JAVASCRIPT, include_str!("console.js")),
     ("inspector.css", CSS, include_str!("inspector.css")),
     ("inspector.js", JAVASCRIPT, include_str!("inspector.js")),
     ("key-wire.js", JAVASCRIPT, include_str!("key-wire.js")),
@@ -79,7 +81,7 @@ pub(crate) fn serve(
 pub(crate) mod tests {
     use super::FILES;
 
-    const PAGES: [&str; 1] = [include_str!("inspector.html")];
+    const PAGES: [&str; 2] = [include_str!("inspector.html"), include_str!("console.html")];
 
     /// Names of the files in `/pages/` that the demonstration loads too.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {

@@ -7,7 +7,8 @@
 //! are those of every page: a page that publishes names its origin, so the
 //! edges' own has to be among `origins.allowed` then.
 //!
-//! - `/inspector`: a channel's frames as they pass, publishing, replay.
+//! - `/inspector`: a channel's frames as they pass, publishing, replay;
+//! - `/console`: the fleet in numbers, draining, who is connected.
 //!
 //! To add one: its HTML loads `/pages/base.css`, `/pages/admin.css` and one
 //! module, which awaits `signIn` of `admin.js`; its files go into the list of
@@ -42,11 +43,16 @@ impl Default for PagesConfig {
 pub(crate) fn routes() -> Router<Edge> {
     Router::new()
         .route("/inspector", get(inspector))
+        .route("/console", get(console))
         .route("/pages/{name}", get(files::file))
 }
 
 async fn inspector(State(edge): State<Edge>) -> Response {
     page(&edge, include_str!("inspector.html"))
+}
+
+async fn console(State(edge): State<Edge>) -> Response {
+    page(&edge, include_str!("console.html"))
 }
 
 /// A page's HTML. In development it is told so, and asks for no key.
