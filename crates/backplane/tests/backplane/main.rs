@@ -4,6 +4,7 @@ mod archive;
 mod batches;
 mod cluster;
 mod faults;
+mod fleet;
 mod live;
 mod log;
 mod permissions;

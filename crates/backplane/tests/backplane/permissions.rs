@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, channel, config, publication};
 /// without a word to the one who asked.
 const SILENCE: Duration = Duration::from_millis(300);
 
-async fn server() -> NatsServer {
+pub(crate) async fn server() -> NatsServer {
     let users = include_str!("../../../../deploy/nats-users.conf");
     // Variables of the file, in the place of those of the environment.
     let passwords: String = ["EDGE", "ARCHIVER", "SERVICE", "VIEWER", "OPERATOR"]
@@ -34,7 +34,7 @@ fn password(user: &str) -> String {
     format!("password-of-{}", user.to_lowercase())
 }
 
-fn config_of(nats: &NatsServer, user: &str) -> BackplaneConfig {
+pub(crate) fn config_of(nats: &NatsServer, user: &str) -> BackplaneConfig {
     BackplaneConfig {
         auth: Auth {
             user: Some(user.into()),
@@ -46,7 +46,7 @@ fn config_of(nats: &NatsServer, user: &str) -> BackplaneConfig {
 }
 
 /// A plain client of one of the users, as `nats` would be.
-async fn client(nats: &NatsServer, user: &str) -> Client {
+pub(crate) async fn client(nats: &NatsServer, user: &str) -> Client {
     let prefix = match user {
         "edge" | "archiver" => "_INBOX".to_owned(),
         other => format!("_INBOX_{other}"),
@@ -58,7 +58,7 @@ async fn client(nats: &NatsServer, user: &str) -> Client {
         .unwrap()
 }
 
-async fn answered(client: &Client, subject: &str, body: Value) -> Option<Value> {
+pub(crate) async fn answered(client: &Client, subject: &str, body: Value) -> Option<Value> {
     let payload = if body.is_null() {
         String::new()
     } else {
