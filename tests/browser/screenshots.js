@@ -32,11 +32,14 @@ async function scene(clinic, show = async () => {}) {
 }
 
 async function take(stack, name, options, picture) {
+  if (wanted.length && !wanted.includes(name)) return;
   const browser = await openBrowser(options);
   await picture(browser.context, `${folder}${name}.png`);
   await browser.close();
 }
 
+/** Only the pictures whose names are given, if any are. */
+const wanted = process.argv.slice(2);
 const stack = await startStack();
 try {
   for (const [name, colorScheme] of [['clinic-desktop', 'light'], ['clinic-desktop-dark', 'dark']]) {
@@ -73,6 +76,22 @@ try {
     await page.locator('.side').evaluate((side) => (side.scrollTop = 0));
     await page.locator('#frames').evaluate((list) => (list.scrollTop = list.scrollHeight));
     await page.screenshot({ path });
+  });
+  await take(stack, 'console', { viewport: { width: 1280, height: 860 } }, async (context, path) => {
+    const clinic = await Clinic.open(context, stack.url);
+    await clinic.allUp();
+    const page = await context.newPage();
+    await page.goto(`${stack.url}/console`);
+    const visit = await clinic.page.locator('#visit').textContent();
+    for (let n = 0; n < 8; n++) {
+      await clinic.say('patient', `Number ${n}`);
+      if (n % 3 === 0) await clinic.page.locator('#burst').click();
+      await page.waitForTimeout(2_000);
+    }
+    await page.locator('#wanted').fill(`patient-${visit}`);
+    await page.keyboard.press('Enter');
+    await page.locator('#found .item').waitFor();
+    await page.screenshot({ path, fullPage: true });
   });
 } finally {
   await stack.stop();
