@@ -74,18 +74,18 @@ function drawTiles(edges) {
   const limits = edges.map((edge) => edge.connect_rate_limit);
   const limit = limits.includes(null) ? 'no limit' : `of ${short.format(sum(limits))} let in`;
   const refused = total((edge) => edge.rates.refused);
-  const catchUps = Object.entries(by('catch_ups')).map(([source, count]) => `${short.format(count)} ${source}`);
+  const catchUps = Object.entries(by('catch_ups')).filter(([, count]) => count > 0).map(([source, count]) => `${short.format(count)} ${source}`);
   const resets = sum(Object.values(by('resets')));
   const slow = total((edge) => edge.slow);
   tile('Connections', total((edge) => edge.open), transports.map(([name, count]) => `${short.format(count)} ${name}`).join(' · '));
   tile('Users', total((edge) => edge.users), `${short.format(total((edge) => edge.readers))} subscriptions`);
-  tile('Published/s', total((edge) => edge.rates.published), 'stored, over these edges');
-  tile('Deliveries/s', total((edge) => edge.rates.deliveries), 'handed to connections');
+  tile('Published/s', total((edge) => edge.rates.published), 'stored');
+  tile('Deliveries/s', total((edge) => edge.rates.deliveries), 'to connections');
   tile('Connects/s', total((edge) => edge.rates.connects), refused > 0 ? `${perSecond(refused)}/s told to wait` : limit, refused > 0 ? 'wait' : '');
-  tile('Catch-ups/s', total((edge) => edge.rates.catchUps), catchUps.join(' · '));
-  tile('Archive lag', Math.max(0, lag), lag < 0 ? 'no archiver among them' : `${number.format(behind)} messages`, lag > 60_000 ? 'bad' : lag > 5_000 ? 'wait' : '', lag < 0 ? '–' : duration(lag));
-  tile('Slow clients', slow, 'take nothing for a second', slow > 0 ? 'wait' : '');
-  tile('Resets', resets, 'continuity not proved', resets > 0 ? 'wait' : '');
+  tile('Catch-ups/s', total((edge) => edge.rates.catchUps), catchUps.join(' · ') || 'none yet');
+  tile('Archive lag', Math.max(0, lag), lag < 0 ? 'no archiver' : `${number.format(behind)} messages`, lag > 60_000 ? 'bad' : lag > 5_000 ? 'wait' : '', lag < 0 ? '–' : duration(lag));
+  tile('Slow clients', slow, 'for over a second', slow > 0 ? 'wait' : '');
+  tile('Resets', resets, 'since the start', resets > 0 ? 'wait' : '');
 }
 
 function tile(name, value, note, tone = '', text = value % 1 ? perSecond(value) : number.format(value)) {
