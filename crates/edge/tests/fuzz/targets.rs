@@ -257,6 +257,8 @@ async fn edge() -> Edge {
         members: None,
         receipts: None,
         access: None,
+        fleet: None,
+        log: None,
     });
     let window = Arc::clone(&edge.hub().windows()[0]);
     let filling = {
