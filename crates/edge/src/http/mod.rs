@@ -92,7 +92,7 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
             "/v1/admin/revocations",
             post(revocations::revoke).delete(revocations::lift),
         )
-        // Health and metrics are answered however much there is to do.
+        // Operators, health and metrics are answered however much there is to do.
         .layer(middleware::from_fn_with_state(edge.clone(), admit_request))
         .route(
             "/v1/admin/{operation}",
