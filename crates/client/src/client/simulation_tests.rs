@@ -289,7 +289,7 @@ impl Run {
         let app = &mut self.apps[app];
         let link = app.link.get_or_insert_with(|| Link {
             edge,
-            feed: self.edges[edge].hub.feed(),
+            feed: self.edges[edge].hub.feed(None),
             wire: VecDeque::new(),
         });
         for asked in app.subscriptions.ask(Instant::now(), usize::MAX) {
