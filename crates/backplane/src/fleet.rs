@@ -14,9 +14,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::header::HeaderName;
+use async_nats::header::{HeaderName, IntoHeaderName};
 use async_nats::service::endpoint::Endpoint;
-use async_nats::service::{Request, Service, ServiceExt, error};
+use async_nats::service::{NATS_SERVICE_ERROR, Request, Service, ServiceExt, error};
 use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use delivery::fleet::{Answers, Fleet, Office, Peer, Question, Refusal, Scope, To};
@@ -229,7 +229,7 @@ impl FleetBus {
                 continue;
             };
             waiting.retain(|name| *name != edge);
-            let failed = header(&answer, HeaderName::from_static("nats-service-error"));
+            let failed = header(&answer, NATS_SERVICE_ERROR);
             given.push((edge, failed.map_or(Ok(answer.payload), |it| Err(it.into()))));
         }
         Ok(())
@@ -257,7 +257,7 @@ async fn endpoint(
     builder.queue_group(queue).add(subject).await
 }
 
-fn header(message: &Message, name: HeaderName) -> Option<Box<str>> {
+fn header(message: &Message, name: impl IntoHeaderName) -> Option<Box<str>> {
     let value = message.headers.as_ref()?.get_last(name)?;
     Some(value.as_str().into())
 }
