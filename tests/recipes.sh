@@ -191,6 +191,9 @@ until_true "what the backup lacks is archived" archived
 stop edge-1
 stop edge-2
 run restore
+REJOIN_BACKPLANE__URLS="[\"$NATS_URL\"]" REJOIN_STORE__URL=$DATABASE_URL "$REJOIN" check --config rejoin.toml >check.log &&
+    fail "rejoin check finds nothing wrong with an older copy"
+has check.log "it is an older copy" || fail "rejoin check does not find that it is an older copy"
 recipe adopt >/dev/null
 ln -s "$REJOIN" bin/rejoin
 start archiver env REJOIN_CONFIG=rejoin.toml REJOIN_BACKPLANE__URLS="[\"$NATS_URL\"]" REJOIN_STORE__URL="$DATABASE_URL" \

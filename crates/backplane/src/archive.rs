@@ -1,7 +1,7 @@
 //! The stream as the archiver reads it: a durable consumer that operators see
 //! as `archiver`, whose acknowledged position survives everybody.
 
-mod session;
+pub(crate) mod session;
 
 use std::sync::Arc;
 use std::time::Duration;

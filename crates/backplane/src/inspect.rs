@@ -1,5 +1,7 @@
 //! A look at a deployment without changing it, for operators.
 
+mod permissions;
+
 use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, Request};
@@ -7,8 +9,11 @@ use delivery::archive::SourceState;
 use protocol::{Channel, Epoch};
 use serde::Deserialize;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use crate::api::{self, ApiError, StreamInfo, code};
+use crate::api::{self, ApiError, SequencePair, StreamInfo, code};
+use crate::archive::session::CONSUMER as ARCHIVER;
 use crate::connect::{Backplane, Inner};
 use crate::provision::{Provisioned, warn_about};
 use crate::shard::{self, SHARDS_KEY, Shard, StreamState};
@@ -26,6 +31,12 @@ pub struct Inspection {
     pub streams: Vec<StreamInspection>,
     /// Whether `<prefix>.pub.<namespace>.<id>` reaches the streams.
     pub public_subject: PublicSubject,
+    /// How far the server's clock is ahead of ours, in milliseconds, to within
+    /// half a round trip; `None` without a stream to ask about.
+    pub clock_ahead_ms: Option<i64>,
+    /// What this user may not do and an edge has to, each by the subject;
+    /// empty without a stream.
+    pub forbidden: Vec<String>,
 }
 
 /// One stream.
@@ -40,6 +51,20 @@ pub struct StreamInspection {
     /// How many shards it says that its deployment has, where it says so.
     pub shards: Option<String>,
     /// What weakens the delivery contract.
+    pub warnings: Vec<String>,
+    /// The archiver's consumer; `None` if it does not exist, or this user may
+    /// not look at it.
+    pub archiver: Option<ArchiverConsumer>,
+}
+
+/// The archiver's consumer of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiverConsumer {
+    /// Everything up to this sequence was acknowledged.
+    pub acknowledged: u64,
+    /// Whether an archiver asks it for messages now.
+    pub in_use: bool,
+    /// What is not as the archiver makes it.
     pub warnings: Vec<String>,
 }
 
@@ -72,9 +97,9 @@ pub struct InspectError {
 const PROBED_CHANNELS: u32 = 8;
 
 impl Backplane {
-    /// Looks at the server and at every stream. Nothing is created, stored
-    /// or changed.
-    pub async fn inspect(&self) -> Result<Inspection, InspectError> {
+    /// Looks at the server and at every stream, as an edge that `archives` or
+    /// not. Nothing is created, stored or changed.
+    pub async fn inspect(&self, archives: bool) -> Result<Inspection, InspectError> {
         let inner = &self.inner;
         let mut streams = Vec::new();
         for shard in &inner.shards {
@@ -84,10 +109,19 @@ impl Backplane {
         let server = inner.publish.client.server_info();
         let begin = Instant::now();
         // Any answer will do; it has answered just now.
-        let _ = stream_info(inner, &inner.shards[0]).await;
+        let answer = stream_info(inner, &inner.shards[0]).await;
+        let round_trip = begin.elapsed();
+        let clock_ahead_ms = answer
+            .ok()
+            .and_then(|info| clock_ahead_ms(&info, round_trip));
         Ok(Inspection {
             server_version: server.version,
-            round_trip: begin.elapsed(),
+            round_trip,
+            clock_ahead_ms,
+            forbidden: match all_there {
+                true => permissions::forbidden(inner, archives).await,
+                false => Vec::new(),
+            },
             max_payload_bytes: server.max_payload,
             streams,
             public_subject: match all_there {
@@ -103,6 +137,13 @@ async fn stream_info(inner: &Inner, shard: &Shard) -> Result<StreamInfo, ApiErro
     shard::stream_info(&inner.catchup.client, &shard.stream, timeout).await
 }
 
+/// The middle of the round trip against what the server wrote.
+fn clock_ahead_ms(info: &StreamInfo, round_trip: Duration) -> Option<i64> {
+    let theirs = OffsetDateTime::parse(info.ts.as_deref()?, &Rfc3339).ok()?;
+    let ours = OffsetDateTime::now_utc() - round_trip / 2;
+    i64::try_from((theirs - ours).whole_milliseconds()).ok()
+}
+
 async fn inspect_stream(inner: &Inner, shard: &Shard) -> Result<StreamInspection, InspectError> {
     let failed = |error: ApiError| InspectError {
         stream: shard.stream.clone(),
@@ -114,6 +155,7 @@ async fn inspect_stream(inner: &Inner, shard: &Shard) -> Result<StreamInspection
         replicas: 0,
         shards: None,
         warnings: Vec::new(),
+        archiver: None,
     };
     let info = match stream_info(inner, shard).await {
         Ok(info) => info,
@@ -125,6 +167,7 @@ async fn inspect_stream(inner: &Inner, shard: &Shard) -> Result<StreamInspection
     warn_about(&info.config, &shard.stream, &inner.config, &mut report);
     found.warnings = report.warnings;
     found.replicas = state.replicas;
+    found.archiver = inspect_archiver(inner, shard).await.map_err(failed)?;
     found.shards = info.metadata(SHARDS_KEY).map(str::to_owned);
     found.state = Some(SourceState {
         epoch: Epoch(state.epoch.0),
@@ -134,6 +177,45 @@ async fn inspect_stream(inner: &Inner, shard: &Shard) -> Result<StreamInspection
         max_bytes: state.max_bytes,
     });
     Ok(found)
+}
+
+async fn inspect_archiver(
+    inner: &Inner,
+    shard: &Shard,
+) -> Result<Option<ArchiverConsumer>, ApiError> {
+    #[derive(Deserialize)]
+    struct Info {
+        config: Value,
+        ack_floor: SequencePair,
+        #[serde(default)]
+        num_waiting: u64,
+    }
+    let method = format!("CONSUMER.INFO.{}.{ARCHIVER}", shard.stream);
+    let timeout = inner.config.request_timeout();
+    let answer = api::call::<Info>(&inner.catchup.client, method, &Value::Null, timeout).await;
+    let info = match answer {
+        Ok(info) => info,
+        Err(error) if error.is(code::CONSUMER_NOT_FOUND) => return Ok(None),
+        // An edge that does not archive need not be allowed to ask.
+        Err(ApiError::Timeout(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut warnings = Vec::new();
+    if info.config.get("ack_policy").and_then(Value::as_str) != Some("all") {
+        warnings.push("ack_policy is not `all`".to_owned());
+    }
+    for filter in ["filter_subject", "filter_subjects"] {
+        if info.config.get(filter).is_some() {
+            warnings.push(format!(
+                "{filter} is set: other messages are never archived"
+            ));
+        }
+    }
+    Ok(Some(ArchiverConsumer {
+        acknowledged: info.ack_floor.stream_seq,
+        in_use: info.num_waiting > 0,
+        warnings,
+    }))
 }
 
 /// Publishes messages that no stream can accept: they expect a last sequence

@@ -44,7 +44,9 @@ pub use archive::StreamArchiveSource;
 pub use config::{Auth, BackplaneConfig, Tls};
 pub use connect::{Backplane, ConnectError};
 pub use fleet::FleetBus;
-pub use inspect::{Durability, InspectError, Inspection, PublicSubject, StreamInspection};
+pub use inspect::{
+    ArchiverConsumer, Durability, InspectError, Inspection, PublicSubject, StreamInspection,
+};
 pub use log::StreamLog;
 pub use provision::{ProvisionError, Provisioned};
 pub use publisher::Publisher;

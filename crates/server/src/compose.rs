@@ -16,6 +16,7 @@ use store::{AccessStore, ArchiveLog, MemberStore, ReceiptStore};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::traces::Traces;
 use crate::{metrics, storage};
 
 /// How often the connection to NATS is looked at for `/readyz`; an edge that
@@ -59,7 +60,12 @@ pub fn compose(
         Arc::new(backplane.stream_log()),
         delivery_limits(config),
     );
+    let traces = Traces::new(&config.trace, &config.edge.name)?;
     let publish = storage::publisher(config, backplane, store.as_ref());
+    let publish = match &traces {
+        Some(traces) => traces.publisher(publish),
+        None => publish,
+    };
     let members = store
         .as_ref()
         .map(|store| Arc::new(MemberStore::new(store)));
@@ -85,7 +91,7 @@ pub fn compose(
     metrics::add_backplane(&edge, backplane);
     metrics::add_process(&edge);
     let mut critical = JoinSet::new();
-    fill_windows(config, backplane, &edge, &mut critical);
+    fill_windows(config, backplane, &edge, traces.as_ref(), &mut critical);
     critical.spawn(report_connection(backplane.clone(), edge.clone()));
     critical.spawn(pass_signals(edge.clone()));
     critical.spawn(obey_controls(edge.clone()));
@@ -134,13 +140,18 @@ fn fill_windows(
     config: &Config,
     backplane: &Backplane,
     edge: &Edge,
+    traces: Option<&Traces>,
     critical: &mut JoinSet<&'static str>,
 ) {
     for window in edge.hub().windows() {
         let window = Arc::clone(window);
         let tail = backplane.tail(window.shard(), tail_start(config));
+        let traces = traces.cloned();
         critical.spawn(async move {
-            window::fill(tail, &window).await;
+            match traces {
+                Some(traces) => window::fill(traces.tail(tail), &window).await,
+                None => window::fill(tail, &window).await,
+            }
             "window"
         });
     }

@@ -6,7 +6,7 @@
 //! - [`storage`]: the store's parts of a process;
 //! - [`metrics`]: what the edge does not know about, for `/metrics`;
 //! - [`lifecycle`]: from the first socket to the exit code;
-//! - logs: [`telemetry`];
+//! - logs: [`telemetry`]; spans for a collector: [`traces`];
 //! - [`commands`]: `serve`, `token`, `check`;
 //! - [`dev`]: `dev`, the demonstration.
 
@@ -19,3 +19,4 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod storage;
 pub mod telemetry;
+pub mod traces;

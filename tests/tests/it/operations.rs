@@ -1,7 +1,10 @@
 //! What operators see and use: metrics, dashboard, alerts, recipes, the files that deploy it.
 
+mod check;
 mod deploy;
 mod metrics;
+mod recipes;
+mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

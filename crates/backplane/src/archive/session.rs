@@ -19,7 +19,7 @@ use crate::shard::Shard;
 use super::unanswered;
 
 /// The durable consumer's name, the same on every stream.
-const CONSUMER: &str = "archiver";
+pub(crate) const CONSUMER: &str = "archiver";
 
 /// Most payload bytes of a batch.
 const BATCH_MAX_BYTES: usize = 8 << 20;

@@ -1,9 +1,14 @@
 //! `rejoin check`: would this configuration run well, and if not, what to do.
 //!
 //! - [`report`]: the lines, and the exit code;
+//! - [`host`]: this machine: its limits, and its clock against theirs;
+//! - [`lag`]: how far the archive is, and whether the streams are those that
+//!   it knows;
 //! - [`archive`]: the archive against the streams, message by message.
 
 mod archive;
+mod host;
+mod lag;
 mod report;
 
 use std::process::ExitCode;
@@ -44,7 +49,8 @@ async fn check_all(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     check_edge(config, report);
-    let backplane = check_backplane(config, report).await;
+    host::check_descriptors(config, report);
+    let (backplane, found) = check_backplane(config, report).await.unzip();
     for address in &arguments.nats_monitor {
         check_durability(address, report).await;
     }
@@ -55,6 +61,9 @@ async fn check_all(
         );
     }
     let store = check_store(config, report).await?;
+    if let (Some(backplane), Some(found), Some(store)) = (&backplane, &found, &store) {
+        lag::check(config, backplane, found, store, report).await;
+    }
     if arguments.archive {
         match (backplane, store) {
             (Some(backplane), Some(store)) => {
@@ -92,7 +101,7 @@ fn check_edge(config: &Config, report: &mut Report) {
     }
 }
 
-async fn check_backplane(config: &Config, report: &mut Report) -> Option<Backplane> {
+async fn check_backplane(config: &Config, report: &mut Report) -> Option<(Backplane, Inspection)> {
     let backplane = match Backplane::connect(config.backplane.clone()).await {
         Ok(backplane) => backplane,
         Err(error) => {
@@ -104,14 +113,16 @@ async fn check_backplane(config: &Config, report: &mut Report) -> Option<Backpla
             return None;
         }
     };
-    match backplane.inspect().await {
+    let archives = config.store.is_set() && config.store.archive.enabled;
+    match backplane.inspect(archives).await {
         Ok(found) => {
             check_server(config, &found, report);
             for stream in &found.streams {
                 check_stream(config, stream, report);
             }
             check_public_subject(config, found.public_subject, report);
-            Some(backplane)
+            check_permissions(&found, report);
+            Some((backplane, found))
         }
         Err(error) => {
             let advice = "see the nats-server's log; does JetStream have a leader?";
@@ -130,6 +141,10 @@ fn check_server(config: &Config, found: &Inspection, report: &mut Report) {
             found.server_version
         ),
     );
+    if let Some(ahead_ms) = found.clock_ahead_ms {
+        let uncertain_ms = found.round_trip.as_millis() as i64 / 2;
+        host::check_clock("NATS", ahead_ms, uncertain_ms, report);
+    }
     // Subject and headers go with the payload.
     const HEADERS_BYTES: usize = 1_024;
     let needed = config.edge.limits.message_bytes + HEADERS_BYTES;
@@ -183,6 +198,29 @@ fn check_stream(config: &Config, stream: &StreamInspection, report: &mut Report)
     }
     for warning in &stream.warnings {
         report.weak(warning.as_str(), "correct it with `nats stream edit`");
+    }
+    let archiver = stream.archiver.iter().flat_map(|it| &it.warnings);
+    for warning in archiver {
+        report.bad(
+            format!("{name}, consumer archiver: {warning}"),
+            &format!("`nats consumer rm {name} archiver`: the archiver makes it anew where it was"),
+        );
+    }
+}
+
+fn check_permissions(found: &Inspection, report: &mut Report) {
+    if found.streams.iter().any(|stream| stream.state.is_none()) {
+        return;
+    }
+    match found.forbidden.as_slice() {
+        [] => report.good("NATS permissions", "this user may do what an edge does"),
+        forbidden => report.bad(
+            format!(
+                "NATS permissions: nothing gets through to {}",
+                forbidden.join(", ")
+            ),
+            "allow it in the user's permissions: see deploy/nats-users.conf",
+        ),
     }
 }
 
@@ -275,6 +313,12 @@ async fn check_store(config: &Config, report: &mut Report) -> anyhow::Result<Opt
         }
         Ok(found) => {
             report.good("Postgres", &found.version);
+            let asked = std::time::Instant::now();
+            if let Ok(theirs_ms) = store.clock_ms().await {
+                let uncertain_ms = asked.elapsed().as_millis() as i64 / 2;
+                let ahead_ms = theirs_ms - (host::now_ms() - uncertain_ms);
+                host::check_clock("Postgres", ahead_ms, uncertain_ms, report);
+            }
             if found.pending_migrations > 0 {
                 let pending = format!("{} to apply; the next edge does", found.pending_migrations);
                 report.good("Postgres migrations", pending);

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::store::StoreSection;
 use crate::telemetry::LogConfig;
+use crate::traces::TraceConfig;
 
 /// Everything an operator can set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ use crate::telemetry::LogConfig;
 pub struct Config {
     /// Logs.
     pub log: LogConfig,
+    /// Traces.
+    pub trace: TraceConfig,
     /// The edge: where it listens, who is let in, limits, draining.
     pub edge: EdgeConfig,
     /// NATS JetStream.
@@ -99,6 +102,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.log.check()?;
+        self.trace.check()?;
         self.edge.check().map_err(|error| ConfigError::Bound {
             field: format!("edge.{}", error.field),
             reason: error.reason,

@@ -64,3 +64,46 @@ async fn what_is_not_there_is_told_with_what_to_do() {
     assert_eq!(code, Some(1), "{report}");
     assert!(report.contains("nmae"), "{report}");
 }
+
+#[tokio::test]
+async fn what_a_user_may_not_do_is_found() {
+    // Edges have every right, the user that is checked has not.
+    let nats = NatsServer::start(NatsOptions {
+        extra_config: "authorization { users: [
+            { user: all, password: all }
+            { user: few, password: few, permissions: { publish: { deny: [\"rejoin.msg.>\"] } } }
+        ] }
+        no_auth_user: all"
+            .to_owned(),
+        ..NatsOptions::default()
+    })
+    .await
+    .unwrap();
+    let setup = Setup::new(&nats.url(), "");
+    let _edge = setup.serve();
+    setup.until("/readyz", 200).await;
+    let (code, report) = check(&setup, &[]).await;
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("ok    NATS permissions"), "{report}");
+    assert!(report.contains("ok    clock of NATS"), "{report}");
+
+    let variables = [
+        ("REJOIN_BACKPLANE__AUTH__USER", "few"),
+        ("REJOIN_BACKPLANE__AUTH__PASSWORD", "few"),
+        // More than any limit.
+        ("REJOIN_EDGE__LISTEN__CONNECTIONS", "4000000000000"),
+    ];
+    let output = run(&["check"], &setup.config(), &variables).await;
+    let report = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(
+        report.contains("nothing gets through to rejoin.msg.0.rejoin-check.0\n"),
+        "{report}"
+    );
+    assert!(report.contains("deploy/nats-users.conf"), "{report}");
+    let descriptors = report.contains("edge.listen.connections is 4000000000000");
+    assert!(
+        descriptors || report.contains("file descriptors: no limit"),
+        "{report}"
+    );
+}

@@ -78,6 +78,13 @@ impl Http {
         self.post(&path, data.to_owned()).await
     }
 
+    /// Publishes one message with a trace context.
+    pub(crate) async fn publish_traced(&self, channel: &Channel, traceparent: &str) -> Answer {
+        let url = format!("{}/v1/channels/{channel}/messages", self.base);
+        let request = self.client.post(url).header("traceparent", traceparent);
+        answer(request.bearer_auth(API_KEY).body("1")).await
+    }
+
     /// Publishes messages to one channel in order, in batches, until all are acknowledged; returns their positions.
     pub(crate) async fn publish_all(&self, channel: &Channel, texts: &[String]) -> Vec<Cursor> {
         let end = Instant::now() + SOON;

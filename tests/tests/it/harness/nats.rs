@@ -57,6 +57,16 @@ impl Nats {
         self.pong().await;
     }
 
+    /// Publishes with a header, `name: value`; it is on the server when this returns.
+    pub(crate) async fn publish_with(&mut self, subject: &str, header: &str, payload: &[u8]) {
+        let headers = format!("NATS/1.0\r\n{header}\r\n\r\n");
+        let total = headers.len() + payload.len();
+        let head = format!("HPUB {subject} {} {total}\r\n{headers}", headers.len());
+        let command = [head.as_bytes(), payload, b"\r\nPING\r\n"].concat();
+        self.writer.write_all(&command).await.expect("HPUB");
+        self.pong().await;
+    }
+
     /// Publishes texts as JSON strings, in order; all are stored when this returns.
     pub(crate) async fn publish_all(&mut self, subject: &str, texts: &[String]) {
         // The server drops what comes faster than it stores, beyond 10,000 messages. So the last of each piece asks

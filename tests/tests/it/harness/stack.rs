@@ -112,15 +112,27 @@ impl Stack {
 
     /// What `rejoin check --archive` says.
     pub(crate) async fn check_archive(&self) -> String {
+        self.run_check(&["--archive"]).await.1
+    }
+
+    /// The exit code of `rejoin check`, and what it says.
+    pub(crate) async fn check(&self) -> (Option<i32>, String) {
+        self.run_check(&[]).await
+    }
+
+    async fn run_check(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_rejoin-under-test"))
-            .args(["check", "--archive", "--config"])
+            .arg("check")
+            .args(arguments)
+            .arg("--config")
             .arg(&self.config)
             .env("REJOIN_EDGE__NAME", "check")
             .kill_on_drop(true)
             .output()
             .await
             .expect("the program");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
     }
 
     /// The balancer's WebSocket address.

@@ -48,19 +48,23 @@ impl Report {
 
     /// To stdout.
     pub(super) fn print(&self) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+        std::io::stdout().lock().write_all(self.text().as_bytes())
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
         for finding in &self.findings {
             let mark = match finding.verdict {
                 Verdict::Good => "ok  ",
                 Verdict::Weak => "weak",
                 Verdict::Bad => "BAD ",
             };
-            writeln!(out, "{mark}  {}", finding.what)?;
+            out.push_str(&format!("{mark}  {}\n", finding.what));
             if !finding.advice.is_empty() {
-                writeln!(out, "      → {}", finding.advice)?;
+                out.push_str(&format!("      → {}\n", finding.advice));
             }
         }
-        Ok(())
+        out
     }
 
     pub(super) fn exit_code(&self) -> ExitCode {
