@@ -91,7 +91,7 @@ async fn what_a_user_may_not_do_is_found() {
         ("REJOIN_BACKPLANE__AUTH__USER", "few"),
         ("REJOIN_BACKPLANE__AUTH__PASSWORD", "few"),
         // More than any limit.
-        ("REJOIN_EDGE__LISTEN__CONNECTIONS", "4000000000000"),
+        ("REJOIN_EDGE__LISTEN__CONNECTIONS", "10000000"),
     ];
     let output = run(&["check"], &setup.config(), &variables).await;
     let report = stdout(&output);
@@ -101,7 +101,7 @@ async fn what_a_user_may_not_do_is_found() {
         "{report}"
     );
     assert!(report.contains("deploy/nats-users.conf"), "{report}");
-    let descriptors = report.contains("edge.listen.connections is 4000000000000");
+    let descriptors = report.contains("edge.listen.connections is 10000000");
     assert!(
         descriptors || report.contains("file descriptors: no limit"),
         "{report}"

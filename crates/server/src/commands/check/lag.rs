@@ -66,7 +66,8 @@ async fn check_epoch(
                 "{what}: it is in epoch {}, the stream in {}",
                 archived.epoch, state.epoch
             ),
-            "the stream was made anew; the next archiver ends the old epoch and begins this one",
+            "the stream was made anew, or restored: run `rejoin archive` until it logs `a new epoch begins`, before any \
+             edge takes publishes (docs/RECIPES.md)",
         );
         return false;
     }
