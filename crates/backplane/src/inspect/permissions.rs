@@ -48,6 +48,7 @@ pub(super) async fn forbidden(inner: &Inner, archives: bool) -> Vec<String> {
             Ok(_)
             | Err(
                 ApiError::NoResponders
+                | ApiError::Behind
                 | ApiError::NotSent(_)
                 | ApiError::TooLarge(_)
                 | ApiError::Server { .. }
