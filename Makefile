@@ -7,7 +7,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture soak autobahn fuzz sbom check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
+.PHONY: help demo test bench torture soak autobahn fuzz sbom check fmt fmt-check lint deny tools stack sqlx bundle bundle-check
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: ## Run two edges, NATS and Postgres on this machine, with a page to try it
 
 test: ## Run every test, on a real nats-server and Postgres (gets them when they are not here)
 	@scripts/test
+
+bench: ## Measure side by side with Socket.IO (a quarter of an hour; more: scripts/bench --help)
+	@scripts/bench
 
 autobahn: ## Run the Autobahn test suite (RFC 6455) against the edge's handshake and framing (needs Python 3)
 	@tests/autobahn/run

@@ -40,6 +40,6 @@ pub mod window;
 pub use feed::{Feed, Output, Place, Start, SubscribeError};
 pub use hub::{Audience, DeliveryLimits, Hub};
 pub use log::{Log, Page, PageError, PageRequest, Stream};
-pub use message::{Entry, Message, encode_batch};
+pub use message::{Entries, Entry, Message, encode_batch};
 pub use reader::{Reset, ResetReason};
 pub use tail::{Tail, TailEvent};

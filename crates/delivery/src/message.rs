@@ -1,11 +1,13 @@
 //! A stored message, and its form on the wire.
 
-use std::sync::OnceLock;
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use protocol::{
     Channel, Cursor, Encoding, MessageId, MessageRef, UserId, encode_message, encode_messages,
 };
+use smallvec::SmallVec;
 
 /// A message as the stream holds it. Immutable once it has a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,16 +118,75 @@ impl Entry {
     }
 }
 
+/// Entries on their way to a connection. Live delivery hands out one at a
+/// time, which needs no memory of its own.
+pub type Entries = SmallVec<[Arc<Entry>; 1]>;
+
 /// One `messages` frame of several entries of a channel, or the shared frame
-/// of a single one.
-pub fn encode_batch(encoding: Encoding, entries: &[std::sync::Arc<Entry>]) -> Bytes {
+/// of a single one. A batch that several connections get one after the other
+/// is joined once: readers that are woken together find the same messages.
+pub fn encode_batch(encoding: Encoding, entries: &[Arc<Entry>]) -> Bytes {
     match entries {
         [] => Bytes::new(),
         [entry] => entry.frame(encoding).clone(),
-        [first, ..] => {
-            let message = first.message();
-            let elements = entries.iter().map(|entry| entry.element(encoding));
-            encode_messages(encoding, &message.channel, message.position.epoch, elements)
+        [first, .., last] => {
+            let batch = Batch {
+                encoding,
+                first: Arc::clone(first),
+                last: Arc::clone(last),
+                count: entries.len(),
+            };
+            RECENT.with_borrow_mut(|recent| recent.get_or_join(batch, entries))
         }
+    }
+}
+
+/// Batches that each thread remembers: those of a few rooms that are busy at
+/// the same time.
+const RECENT_MAX: usize = 4;
+
+/// Longer batches are pages of one client's replay: not worth their memory.
+const RECENT_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    static RECENT: RefCell<Recent> = RefCell::default();
+}
+
+/// The batches that were joined last, newest first.
+#[derive(Default)]
+struct Recent(Vec<(Batch, Bytes)>);
+
+/// Names a batch: the very entries, in one encoding.
+struct Batch {
+    encoding: Encoding,
+    first: Arc<Entry>,
+    last: Arc<Entry>,
+    count: usize,
+}
+
+impl Batch {
+    /// Between two entries of a channel lie always the same ones.
+    fn is(&self, other: &Self) -> bool {
+        self.encoding == other.encoding
+            && self.count == other.count
+            && Arc::ptr_eq(&self.first, &other.first)
+            && Arc::ptr_eq(&self.last, &other.last)
+    }
+}
+
+impl Recent {
+    fn get_or_join(&mut self, batch: Batch, entries: &[Arc<Entry>]) -> Bytes {
+        if let Some((_, frame)) = self.0.iter().find(|(known, _)| known.is(&batch)) {
+            return frame.clone();
+        }
+        let message = batch.first.message();
+        let (channel, epoch) = (&message.channel, message.position.epoch);
+        let elements = entries.iter().map(|entry| entry.element(batch.encoding));
+        let frame = encode_messages(batch.encoding, channel, epoch, elements);
+        if frame.len() <= RECENT_BYTES_MAX {
+            self.0.truncate(RECENT_MAX - 1);
+            self.0.insert(0, (batch, frame.clone()));
+        }
+        frame
     }
 }

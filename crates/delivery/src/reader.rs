@@ -9,7 +9,7 @@ use std::sync::Arc;
 use protocol::{Channel, Cursor};
 
 use crate::log::{Page, PageError, PageRequest};
-use crate::message::Entry;
+use crate::message::{Entries, Entry};
 use crate::window::{ReadLimit, WindowRead, WindowState};
 
 /// Why continuity could not be proved.
@@ -39,8 +39,12 @@ pub struct Reset {
 /// What to do next for a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Messages were put out; step again.
-    Deliver,
+    /// Messages were put out.
+    Deliver {
+        /// Whether to step again; else the window wakes the reader when there
+        /// is more.
+        again: bool,
+    },
     /// The reader reached the head for the first time, at this position.
     Live(Cursor),
     /// Nothing to do until the window wakes the channel's readers.
@@ -103,12 +107,13 @@ impl Reader {
         channel: &Channel,
         window: &WindowState<W>,
         limit: ReadLimit,
-        out: &mut Vec<Arc<Entry>>,
+        out: &mut Entries,
     ) -> Step {
         match window.read(channel, self.position, limit, out) {
-            WindowRead::Messages(seq) => {
-                self.position.seq = seq;
-                Step::Deliver
+            WindowRead::Messages { through, more } => {
+                self.position.seq = through;
+                let again = more || !self.live;
+                Step::Deliver { again }
             }
             WindowRead::AtHead(seq) => {
                 self.position.seq = seq;
@@ -132,7 +137,7 @@ impl Reader {
     /// beyond it is left for the window to deliver, so that a reader never
     /// overtakes the edge. Returns whether the position moved; where it did
     /// not, the log has nothing yet and is to be asked again later.
-    pub fn on_page(&mut self, page: Page, head: Cursor, out: &mut Vec<Arc<Entry>>) -> bool {
+    pub fn on_page(&mut self, page: Page, head: Cursor, out: &mut Entries) -> bool {
         let before = self.position;
         let reach = if self.position.epoch == head.epoch {
             head.seq

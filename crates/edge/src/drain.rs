@@ -2,7 +2,8 @@
 //! one, then cut what is left. An operator may send connections away without
 //! the edge going down, and take that back.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -35,8 +36,22 @@ struct Shared {
     /// Over which time an operator sends connections away; `None` while
     /// nobody does. Apart from the phase, because it may be taken back.
     rest: watch::Sender<Option<Duration>>,
+    /// Whether nobody is being sent away: what connections look at each time
+    /// they run.
+    calm: AtomicBool,
+    /// Wakes whoever looks at that.
+    woken: OnceLock<Wake>,
     spread: Duration,
     connections: TaskTracker,
+}
+
+/// Wakes connections after a change.
+struct Wake(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Wake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wake")
+    }
 }
 
 impl Drain {
@@ -46,6 +61,8 @@ impl Drain {
             shared: Arc::new(Shared {
                 phase: watch::Sender::new(Phase::Serving),
                 rest: watch::Sender::new(None),
+                calm: AtomicBool::new(true),
+                woken: OnceLock::new(),
                 spread,
                 connections: TaskTracker::new(),
             }),
@@ -62,6 +79,7 @@ impl Drain {
         self.shared
             .phase
             .send_if_modified(|phase| std::mem::replace(phase, (*phase).max(to)) < to);
+        self.changed();
     }
 
     /// Resolves once the phase is reached or passed.
@@ -76,12 +94,43 @@ impl Drain {
     pub fn rest(&self, spread: Option<Duration>) {
         let spread = spread.unwrap_or(self.shared.spread);
         self.shared.rest.send_replace(Some(spread));
+        self.changed();
     }
 
     /// Takes connections again, unless the process is going down. Those that
     /// were not sent away yet stay.
     pub fn resume(&self) {
         self.shared.rest.send_replace(None);
+        self.changed();
+    }
+
+    /// Has `wake` called after every change; once. Connections that have
+    /// nothing else to wait for need no future each, which would be a third
+    /// of their memory.
+    pub(crate) fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        // A second one would mean that two edges share a drain.
+        let _ = self.shared.woken.set(Wake(Box::new(wake)));
+    }
+
+    fn changed(&self) {
+        let calm = self.takes_connections();
+        self.shared.calm.store(calm, Ordering::Release);
+        if let Some(Wake(wake)) = self.shared.woken.get() {
+            wake();
+        }
+    }
+
+    /// Whether nobody is being sent away. One load of an atomic.
+    pub fn is_calm(&self) -> bool {
+        self.shared.calm.load(Ordering::Acquire)
+    }
+
+    /// Over which time connections are sent away now; `None` if they are not.
+    pub fn leaving_over(&self) -> Option<Duration> {
+        match self.phase() {
+            Phase::Serving | Phase::Unready => *self.shared.rest.borrow(),
+            Phase::Leaving | Phase::Stopped => Some(self.shared.spread),
+        }
     }
 
     /// Whether an operator has connections sent away.

@@ -104,6 +104,8 @@ impl Edge {
             archivers: OnceLock::new(),
             parts,
         };
+        let registry = shared.registry.clone();
+        shared.drain.wake_with(move || registry.wake_all());
         Self {
             shared: Arc::new(shared),
         }

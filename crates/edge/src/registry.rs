@@ -271,6 +271,13 @@ impl Registry {
             .collect()
     }
 
+    /// Wakes every connection's task, for what has changed for all of them.
+    pub fn wake_all(&self) {
+        for handle in self.all() {
+            handle.waker.wake();
+        }
+    }
+
     /// How many connections of a transport there are.
     pub fn connections(&self, transport: Transport) -> usize {
         self.shared.connections[transport as usize].load(Ordering::Relaxed)

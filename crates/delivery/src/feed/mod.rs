@@ -22,7 +22,7 @@ use protocol::{Channel, Cursor, UserId};
 
 use crate::hub::Hub;
 use crate::log::PageError;
-use crate::message::Entry;
+use crate::message::Entries;
 use crate::reader::{HeadVerdict, Reader, Reset, Step, Verdict};
 use crate::window::{ReaderHandle, Registration, WakeSet, Window};
 
@@ -239,6 +239,10 @@ impl Feed {
         self.wake.register(cx.waker());
         loop {
             if let Some(output) = self.pending.pop_front() {
+                if self.pending.is_empty() {
+                    // Rare enough, and an idle connection keeps nothing.
+                    self.pending = VecDeque::new();
+                }
                 return Poll::Ready(output);
             }
             while let Poll::Ready(Some((slot, generation, answer))) =
@@ -252,7 +256,9 @@ impl Feed {
             match self.wake.take_from(self.turn) {
                 Some(slot) => {
                     self.turn = slot + 1;
-                    self.run(slot);
+                    if let Some(output) = self.run(slot) {
+                        return Poll::Ready(output);
+                    }
                 }
                 // A fetch that was just begun has not been polled yet.
                 None if self.fetches.has_unpolled() => {}
@@ -266,17 +272,16 @@ impl Feed {
         }
     }
 
-    /// Steps a woken reader until it has something to put out or waits.
-    fn run(&mut self, slot: usize) {
+    /// Steps a woken reader once. Returns what it has to put out, while
+    /// nothing else is pending.
+    fn run(&mut self, slot: usize) -> Option<Output> {
         let limit = self.hub.read_limit();
-        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
+        let subscription = self.slots.get_mut(slot)?.as_mut()?;
         if subscription.phase != Phase::Running {
             // Stepped again when the answer is there.
-            return;
+            return None;
         }
-        let mut entries = Vec::new();
+        let mut entries = Entries::new();
         let step = {
             let state = subscription.window.lock();
             subscription
@@ -284,15 +289,19 @@ impl Feed {
                 .step(&subscription.channel, &state, limit, &mut entries)
         };
         match step {
-            Step::Deliver => {
-                self.put_messages(slot, entries);
-                // There may be more; the others come first.
-                self.wake.wake(slot);
+            Step::Deliver { again } => {
+                if again {
+                    // The others come first.
+                    self.wake.wake(slot);
+                } else {
+                    subscription.replay.lapped = false;
+                }
+                return self.messages(slot, entries);
             }
             Step::Live(cursor) => {
                 subscription.replay.count(&self.hub);
                 let channel = subscription.channel.clone();
-                self.pending.push_back(Output::Live { channel, cursor });
+                return Some(Output::Live { channel, cursor });
             }
             Step::Wait => subscription.replay.lapped = false,
             Step::ReadLog(request) => {
@@ -316,6 +325,7 @@ impl Feed {
                 self.fetch(slot, Box::pin(head));
             }
         }
+        None
     }
 
     fn fetch(&mut self, slot: usize, question: BoxFuture<'static, Answer>) {
@@ -357,7 +367,7 @@ impl Feed {
             Answer::Again => {}
             Answer::Page(Ok((source, page))) => {
                 subscription.replay.came_from(source);
-                let mut entries = Vec::new();
+                let mut entries = Entries::new();
                 let moved = subscription.reader.on_page(page, head, &mut entries);
                 if !moved {
                     // The log ends below the window's floor: its source is
@@ -365,7 +375,8 @@ impl Feed {
                     return self.ask_again(slot, PAUSE_AT_LOG_END);
                 }
                 subscription.told_delay = false;
-                self.put_messages(slot, entries);
+                let messages = self.messages(slot, entries);
+                self.pending.extend(messages);
             }
             Answer::Page(Err(error)) => match subscription.reader.on_page_error(&error, head) {
                 Verdict::Reset(reset) => self.put_reset(slot, reset),
@@ -393,23 +404,20 @@ impl Feed {
         self.wake.wake(slot);
     }
 
-    fn put_messages(&mut self, slot: usize, entries: Vec<Arc<Entry>>) {
-        let Some(subscription) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(first) = entries.first() else { return };
+    fn messages(&mut self, slot: usize, entries: Entries) -> Option<Output> {
+        let subscription = self.slots.get_mut(slot)?.as_mut()?;
+        let epoch = entries.first()?.message().position.epoch;
         self.hub.counters().deliveries.add(entries.len() as u64);
         let live = subscription.reader.is_live();
         if !live {
             subscription.replay.add(entries.len());
         }
-        let epoch = first.message().position.epoch;
-        self.pending.push_back(Output::Messages {
+        Some(Output::Messages {
             channel: subscription.channel.clone(),
             epoch,
             entries,
             live,
-        });
+        })
     }
 
     fn put_reset(&mut self, slot: usize, reset: Reset) {

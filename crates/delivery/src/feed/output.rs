@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::{Channel, Cursor, Epoch};
 
 use crate::log::PageError;
-use crate::message::Entry;
+use crate::message::Entries;
 use crate::reader::Reset;
 use crate::signal::Signal;
 
@@ -42,7 +42,7 @@ pub enum Output {
         /// The epoch of all of them.
         epoch: Epoch,
         /// At least one.
-        entries: Vec<Arc<Entry>>,
+        entries: Entries,
         /// Whether the subscription was live before: nobody waited for older
         /// ones, so only these tell how fast messages arrive.
         live: bool,

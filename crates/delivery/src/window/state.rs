@@ -6,13 +6,18 @@ use std::sync::Arc;
 use protocol::{Channel, Cursor, Epoch, UserId};
 use slab::Slab;
 
-use crate::message::{Entry, Message};
+use crate::message::{Entries, Entry, Message};
 
 /// What the window says about the messages of a channel after a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowRead {
-    /// Messages were handed out; the reader stands at this sequence now.
-    Messages(u64),
+    /// Messages were handed out.
+    Messages {
+        /// The reader stands at this sequence now.
+        through: u64,
+        /// Whether there are more.
+        more: bool,
+    },
     /// Nothing newer: the reader stands at the head, this sequence.
     AtHead(u64),
     /// The position is below the floor: the log has to be read.
@@ -196,7 +201,7 @@ impl<W> WindowState<W> {
         channel: &Channel,
         after: Cursor,
         limit: ReadLimit,
-        out: &mut Vec<Arc<Entry>>,
+        out: &mut Entries,
     ) -> WindowRead {
         if after.epoch != self.epoch {
             return WindowRead::OtherEpoch;
@@ -213,12 +218,19 @@ impl<W> WindowState<W> {
         let start = log
             .entries
             .partition_point(|entry| entry.seq() <= after.seq);
+        // At once, and not piece by piece; one needs no room.
+        let most = limit.messages.clamp(1, log.entries.len().max(1));
+        out.reserve((log.entries.len() - start).min(most));
         let mut bytes = 0;
         let mut taken = 0;
         for entry in log.entries.range(start..) {
             bytes += entry.message().data.len();
             if taken == limit.messages.max(1) || (taken > 0 && bytes > limit.bytes) {
-                return WindowRead::Messages(out.last().map_or(after.seq, |last| last.seq()));
+                let through = out.last().map_or(after.seq, |last| last.seq());
+                return WindowRead::Messages {
+                    through,
+                    more: true,
+                };
             }
             out.push(Arc::clone(entry));
             taken += 1;
@@ -226,7 +238,10 @@ impl<W> WindowState<W> {
         if taken == 0 {
             WindowRead::AtHead(self.head)
         } else {
-            WindowRead::Messages(self.head)
+            WindowRead::Messages {
+                through: self.head,
+                more: false,
+            }
         }
     }
 

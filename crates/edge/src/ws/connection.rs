@@ -1,19 +1,19 @@
 //! The one task of a connection, and its one loop.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use protocol::frame::{
     Connect, Connected, Goaway, GoawayReason, Limits, Retry, ServerBody, Subscribe,
 };
 use protocol::{
     ClientBody, ClientFrame, CloseCode, Encoding, ErrorCode, ServerFrame, decode_client,
-    encode_server,
+    encode_server, limits,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::frames::encode_output;
@@ -23,6 +23,7 @@ use super::session::{Session, Work};
 use super::socket::{Received, Socket};
 use super::unwritten::{Stalled, Unwritten};
 use crate::Edge;
+use crate::admission::address::AddressPlace;
 use crate::auth::{Grants, TokenError, unix_now_s};
 use crate::drain::Phase;
 
@@ -46,36 +47,41 @@ const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 /// Unanswered intervals after which a peer counts as gone.
 const SILENT_INTERVALS: u32 = 2;
 
-/// Runs a connection until it ends.
-pub(super) async fn run(edge: Edge, socket: WebSocket, encoding: Encoding, grants: Option<Grants>) {
-    let mut connection = Connection::new(edge.clone(), Socket::new(socket, encoding), grants);
-    // Crash policy: a panic ends this connection, which comes back, and is
-    // counted.
-    let _counted = CountPanic(edge.clone());
-    let code = poll_fn(|cx| connection.poll(cx)).await;
-    edge.counters().count_close(code);
-}
-
-/// Counts a panic of the task that it lives in.
-struct CountPanic(Edge);
-
-impl Drop for CountPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.counters().panics.add(1);
-            tracing::error!("a connection's task panicked");
-        }
-    }
-}
-
-struct Connection {
+/// Runs a connection in a task of its own until it ends. `read` are the bytes
+/// that were read behind the handshake; `place` is given back at the end.
+pub(super) fn spawn<S>(
     edge: Edge,
-    socket: Socket,
+    io: S,
+    read: &[u8],
+    encoding: Encoding,
+    grants: Option<Grants>,
+    place: Option<AddressPlace>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let bounds = &edge.config().limits;
+    let frame_bytes = limits::frame_bytes(bounds.message_bytes, bounds.subscriptions);
+    let mut socket = Socket::new(io, encoding, frame_bytes);
+    socket.feed(read);
+    // Tracked through the place that the socket holds. Crash policy: a panic
+    // ends this connection, which comes back, and is counted.
+    tokio::spawn(Connection::new(edge, socket, grants, place));
+}
+
+/// The connection is its own future, and so its task has no second copy of
+/// what it begins with.
+struct Connection<S> {
+    edge: Edge,
+    _place: Option<AddressPlace>,
+    /// Still set when a panic has ended it.
+    running: bool,
+    socket: Socket<S>,
     /// From the handshake's header; the `connect` frame may do without then.
     header_grants: Option<Grants>,
     session: Option<Session>,
     /// Resolves when this connection is to leave; then when it must be gone.
-    departure: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// None once it has a session, which is woken when connections leave.
+    departure: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     timer: Pin<Box<Sleep>>,
     times: Times,
     /// Why it was sent away, once it was.
@@ -97,6 +103,8 @@ struct Times {
     stalled: Option<Stalled>,
     /// When it has lived long enough.
     lifetime: Option<Instant>,
+    /// When it is sent away, while connections leave.
+    turn: Option<Instant>,
     /// When a connection that was sent away closes, at the latest.
     leave_by: Option<Instant>,
     /// When a closed connection ends without the peer's answer.
@@ -106,18 +114,47 @@ struct Times {
     expiry_notice: Option<Instant>,
 }
 
-impl Connection {
-    fn new(edge: Edge, socket: Socket, header_grants: Option<Grants>) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.running = true;
+        let code = self.run(cx);
+        self.running = false;
+        let code = ready!(code);
+        self.edge.counters().count_close(code);
+        Poll::Ready(())
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        if self.running {
+            self.edge.counters().panics.add(1);
+            tracing::error!("a connection's task panicked");
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(
+        edge: Edge,
+        socket: Socket<S>,
+        header_grants: Option<Grants>,
+        place: Option<AddressPlace>,
+    ) -> Self {
         let now = Instant::now();
         let connect_by = now + edge.config().limits.connect_timeout();
         let drain = edge.drain().clone();
         let pace = Pace::new(edge.config().limits.send_bytes_per_s);
         Self {
             edge,
+            _place: place,
+            running: false,
             socket,
             header_grants,
             session: None,
-            departure: Box::pin(async move { drain.turn().await }),
+            departure: Some(Box::pin(async move { drain.turn().await })),
             timer: Box::pin(tokio::time::sleep_until(connect_by)),
             times: Times {
                 connect_by: Some(connect_by),
@@ -125,6 +162,7 @@ impl Connection {
                 heard: now,
                 stalled: None,
                 lifetime: None,
+                turn: None,
                 leave_by: None,
                 gone_by: None,
                 expires: None,
@@ -142,10 +180,10 @@ impl Connection {
     /// The loop. What ends a connection comes first, then what produces,
     /// then what consumes; when nothing more is ready, everything gathered
     /// is written with one call. Ready with the code it was closed with.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseCode>> {
+    fn run(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseCode>> {
         let mut outputs = 0;
         loop {
-            if self.departure.as_mut().poll(cx).is_ready() {
+            if self.is_to_leave(cx) {
                 if let Poll::Ready(code) = self.depart(GoawayReason::Drain) {
                     return Poll::Ready(code);
                 }
@@ -398,6 +436,9 @@ impl Connection {
         if connect.rooms {
             session.subscribe_rooms(req, out);
         }
+        if self.times.leave_by.is_none() {
+            self.departure = None;
+        }
         self.session = Some(session);
     }
 
@@ -415,6 +456,34 @@ impl Connection {
         self.close(close);
     }
 
+    /// Whether its turn to leave has come, or its last moment.
+    fn is_to_leave(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(departure) = &mut self.departure {
+            return departure.as_mut().poll(cx).is_ready();
+        }
+        if let Some(session) = &self.session {
+            // Before the look at the drain, so that no change is missed.
+            session.register(cx.waker());
+        }
+        let drain = self.edge.drain();
+        if drain.is_calm() {
+            self.times.turn = None;
+            return false;
+        }
+        if drain.phase() >= Phase::Stopped {
+            return true;
+        }
+        match (drain.leaving_over(), self.times.turn) {
+            (Some(spread), None) => {
+                let delay = spread.mul_f64(rand::random::<f64>());
+                self.times.turn = Some(Instant::now() + delay);
+            }
+            (None, Some(_)) => self.times.turn = None,
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        self.times.turn.is_some_and(|turn| turn <= Instant::now())
+    }
+
     /// The connection's turn to leave has come, or its last moment.
     fn depart(&mut self, reason: GoawayReason) -> Poll<Option<CloseCode>> {
         let drain = self.edge.drain().clone();
@@ -422,7 +491,9 @@ impl Connection {
             self.close(CloseCode::Draining);
             return Poll::Ready(Some(CloseCode::Draining));
         }
-        self.departure = Box::pin(async move { drain.reached(Phase::Stopped).await });
+        let stopped = async move { drain.reached(Phase::Stopped).await };
+        self.departure = Some(Box::pin(stopped));
+        self.times.turn = None;
         self.times.leave_by = Some(Instant::now() + LEAVE_GRACE);
         self.times.lifetime = None;
         self.sent_away = Some(reason);
@@ -455,6 +526,11 @@ impl Connection {
             self.times.gone_by = Some(Instant::now() + CLOSE_GRACE);
             // Its readers end here: nothing more is delivered.
             self.session = None;
+            if self.departure.is_none() {
+                let drain = self.edge.drain().clone();
+                let stopped = async move { drain.reached(Phase::Stopped).await };
+                self.departure = Some(Box::pin(stopped));
+            }
             self.socket.close(code);
         }
     }
@@ -484,6 +560,7 @@ impl Connection {
                 times.connect_by,
                 times.next_ping,
                 times.lifetime,
+                times.turn,
                 times.leave_by,
                 times.expires,
                 times.expiry_notice,
@@ -568,5 +645,7 @@ impl Connection {
         let positions = session.feed.positions().into_iter().collect();
         self.send_frames(vec![ServerFrame::new(ServerBody::Ping { positions })]);
         self.socket.ping();
+        // What a burst needed is given back; the next one asks for it again.
+        self.socket.shrink();
     }
 }

@@ -2,40 +2,49 @@
 //!
 //! The protocol of an edge answers a frame with another one, which a
 //! conformance suite cannot judge. What it has to judge is the handshake and
-//! the framing, and those are the edge's own here: [`super::configured`] and
+//! the framing, and those are the edge's own here: [`Handshake`] and
 //! [`Socket`]. No edge serves this; the example `echo` does.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
-use protocol::Encoding;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::handshake::Handshake;
 use super::socket::{Received, Socket};
 
 /// Longest message that is echoed, in bytes: the suite's largest ones have
 /// 16 MiB. An edge takes far less.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Answers a handshake; 400 where no subprotocol of an edge is offered. With
-/// `rejoin.v1.json` text is echoed, with `rejoin.v1.proto` bytes.
-pub async fn echo(upgrade: WebSocketUpgrade) -> Response {
-    let offered = upgrade.requested_protocols();
-    let encoding = offered
-        .filter_map(|name| Encoding::from_subprotocol(name.to_str().ok()?))
-        .next();
-    let Some(encoding) = encoding else {
-        return axum::http::StatusCode::BAD_REQUEST.into_response();
+/// Answers a handshake. With `rejoin.v1.json`, or no subprotocol, text is
+/// echoed; with `rejoin.v1.proto` bytes.
+pub async fn echo(request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let handshake = match Handshake::from_request_parts(&mut parts, &()).await {
+        Ok(handshake) => handshake,
+        Err(problem) => return problem.into_response(),
     };
-    super::configured(upgrade, encoding, MESSAGE_BYTES_MAX).on_upgrade(move |inner| async move {
-        let mut socket = Socket::new(inner, encoding);
-        poll_fn(|cx| poll(&mut socket, cx)).await;
-    })
+    let encoding = handshake.encoding();
+    let (response, on_upgrade) = handshake.accept();
+    // Crash policy: it ends with its connection.
+    tokio::spawn(async move {
+        if let Ok(upgraded) = on_upgrade.await {
+            let mut socket = Socket::new(TokioIo::new(upgraded), encoding, MESSAGE_BYTES_MAX);
+            poll_fn(|cx| poll(&mut socket, cx)).await;
+        }
+    });
+    response
 }
 
 /// Ready when the connection has ended, as [`super::connection`] does it.
-fn poll(socket: &mut Socket, cx: &mut Context<'_>) -> Poll<()> {
+fn poll<S>(socket: &mut Socket<S>, cx: &mut Context<'_>) -> Poll<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         if !socket.is_full()
             && let Poll::Ready(received) = socket.poll_receive(cx)

@@ -1,7 +1,7 @@
 //! What the frames of a client do, once it is known who the client is.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use delivery::members::StoreFailure;
 use delivery::{Feed, Output, Start, SubscribeError};
@@ -101,6 +101,12 @@ impl Session {
     /// Notes since when the client takes nothing of what is written.
     pub(super) fn note_stalled(&self, stalled: bool) {
         self.registered.handle().note_stalled(stalled);
+    }
+
+    /// Has the task woken for what others want of this connection. Before
+    /// each [`Self::poll_work`].
+    pub(super) fn register(&self, waker: &Waker) {
+        self.registered.handle().register(waker);
     }
 
     /// Whether reading further frames has to wait.
@@ -431,7 +437,6 @@ impl Session {
         produce: bool,
         out: &mut Vec<ServerFrame>,
     ) -> Poll<Work> {
-        self.registered.handle().register(cx.waker());
         let commands = self.registered.handle().take();
         if !commands.is_empty() {
             for command in commands {
