@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use backplane::{Backplane, BackplaneConfig, TailStart};
 use delivery::publish::{Publish, PublishError};
-use delivery::{Log, PageRequest, Stream};
+use delivery::{Log, PageError, PageRequest, Stream};
 use devstack::NatsCluster;
 use protocol::Cursor;
 
@@ -25,6 +25,20 @@ async fn connect(cluster: &NatsCluster) -> Backplane {
     backplane
 }
 
+/// The head, once a leader has led for long enough to be believed.
+async fn settled_head(log: &impl Stream) -> Cursor {
+    let begin = Instant::now();
+    loop {
+        match log.head(0).await {
+            Ok(head) => return head,
+            Err(PageError::Unavailable { retry_after, .. }) if begin.elapsed() < PATIENCE => {
+                tokio::time::sleep(retry_after).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn replicas_that_are_behind_and_leaders_that_die_lose_nothing() {
     let cluster = NatsCluster::start(3).await.unwrap();
@@ -35,7 +49,7 @@ async fn replicas_that_are_behind_and_leaders_that_die_lose_nothing() {
     reader.until_started(1).await;
 
     // Read right after the acknowledgement, whichever replica answers.
-    let mut after = log.head(0).await.unwrap();
+    let mut after = settled_head(&log).await;
     for n in 0..200 {
         let sent = publication("room:1", &n.to_string());
         let published = publisher.publish(sent).await.unwrap();
