@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
 
 use measure::Side;
@@ -180,6 +180,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     report
         .about
         .insert("load at the beginning", measure::load().to_string());
+    let mut failed = Vec::new();
     let begin = Instant::now();
     for workload in Workload::ALL
         .into_iter()
@@ -193,8 +194,12 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
                     begin.elapsed().as_secs(),
                     kind.name()
                 );
-                let measured = workload.run(*kind, cli.quick, &mut report);
-                measured.with_context(|| format!("{workload:?} of {}", kind.name()))?;
+                if let Err(error) = workload.run(*kind, cli.quick, &mut report) {
+                    // The others' figures are worth having all the same.
+                    let what = format!("{workload:?} of {}: {error:#}", kind.name());
+                    eprintln!("    FAILED: {what}");
+                    failed.push(what);
+                }
             }
         }
     }
@@ -212,5 +217,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     plot::write_all(&report, &cli.out)?;
     report.write_table(&mut std::fs::File::create(cli.out.join("table.md"))?)?;
     report.write_table(&mut std::io::stdout())?;
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join("; "));
+    }
     Ok(())
 }

@@ -39,8 +39,8 @@ pub(crate) struct Client {
     pub(crate) place: Place,
     /// Numbers of the messages that it got, where that is asked for.
     pub(crate) numbers: Vec<u32>,
-    /// Publishes of its own that were acknowledged.
-    pub(crate) acknowledged: u64,
+    /// Publishes of its own that were answered.
+    pub(crate) answered: u64,
     pub(crate) stream: Option<TcpStream>,
     /// Bytes per read and a pause between reads, for clients that are slow on purpose.
     pub(crate) slow: bool,
@@ -66,7 +66,7 @@ impl Client {
             phase: Phase::Away,
             place: Place::default(),
             numbers: Vec::new(),
-            acknowledged: 0,
+            answered: 0,
             stream: None,
             slow: false,
             pending_rooms: 0,

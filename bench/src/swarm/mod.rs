@@ -148,9 +148,9 @@ impl Swarm {
         self.clients[index].phase == Phase::Away
     }
 
-    /// How many of a client's own publishes were acknowledged.
-    pub(crate) fn acknowledged_of(&self, index: usize) -> u64 {
-        self.clients[index].acknowledged
+    /// How many of a client's own publishes were answered, one way or the other.
+    pub(crate) fn answered_of(&self, index: usize) -> u64 {
+        self.clients[index].answered
     }
 
     /// Begins to keep the numbers of messages, by client; forgets earlier ones.
@@ -334,7 +334,7 @@ impl Swarm {
             }
             Heard::Text(Meaning::Acknowledged) => {
                 tally.acknowledged += 1;
-                client.acknowledged += 1;
+                client.answered += 1;
             }
             Heard::Text(Meaning::Messages) => {
                 let now =
@@ -351,6 +351,7 @@ impl Swarm {
             }
             Heard::Text(_) => {
                 tally.refused += 1;
+                client.answered += 1;
                 tally.complaint = Some(String::from_utf8_lossy(text).into_owned());
             }
             Heard::Gone(why) => {

@@ -30,13 +30,23 @@ pub(crate) fn run(
     let system = System::start(Kind::Rejoin, &setup)?;
     let mut swarm = Swarm::new(Kind::Rejoin.dialect())?;
     let publishers = publish::publishers(&system, &mut swarm)?;
-    publish::pump(&mut swarm, &publishers, |_| SHALLOW, |count| count < each)?;
-    publish::pump(&mut swarm, &publishers, |_| DEEP, |count| count < deep)?;
+    let each = publish::pump(
+        &mut swarm,
+        &publishers,
+        |_| SHALLOW.to_owned(),
+        |count| count < each,
+    )?;
+    let stored = publish::pump(
+        &mut swarm,
+        &publishers,
+        |_| DEEP.to_owned(),
+        |count| count < deep,
+    )?;
     // And what pushes both out of the window.
     publish::pump(
         &mut swarm,
         &publishers,
-        |_| "room:other",
+        |_| "room:other".to_owned(),
         |count| count < 4_000,
     )?;
     // The archive has everything then.
@@ -45,7 +55,7 @@ pub(crate) fn run(
     let name = Kind::Rejoin.name();
     let pids = [system.pids()[1]];
 
-    let rate = read(&system, &mut swarm, &[DEEP], deep)?;
+    let rate = read(&system, &mut swarm, &[DEEP], stored)?;
     report.add(
         "catch-up",
         format!("{deep} messages for one client, from the {source}"),

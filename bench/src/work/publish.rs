@@ -101,45 +101,42 @@ pub(super) fn publishers(system: &System, swarm: &mut Swarm) -> anyhow::Result<V
 /// Publishes for some time, from all publishers together; returns how many messages were stored.
 fn flood(swarm: &mut Swarm, publishers: &[usize], duration: Duration) -> anyhow::Result<u64> {
     let end = std::time::Instant::now() + duration;
-    pump(
-        swarm,
-        publishers,
-        |_| "room:nobody",
-        |_| std::time::Instant::now() < end,
-    )
+    // In turn, because a connection's messages to one channel are stored one after the other.
+    let room = |number| format!("room:nobody-{}", number % (PUBLISHERS as u64 * IN_FLIGHT));
+    pump(swarm, publishers, room, |_| std::time::Instant::now() < end)
 }
 
 /// Publishes to `room` of each message's number while `more`; returns how many messages were stored.
-pub(super) fn pump<'a>(
+pub(super) fn pump(
     swarm: &mut Swarm,
     publishers: &[usize],
-    room: impl Fn(u64) -> &'a str,
+    room: impl Fn(u64) -> String,
     more: impl Fn(u64) -> bool,
 ) -> anyhow::Result<u64> {
     swarm.reset();
     let before: Vec<u64> = publishers
         .iter()
-        .map(|index| swarm.acknowledged_of(*index))
+        .map(|index| swarm.answered_of(*index))
         .collect();
     let mut sent = vec![0; publishers.len()];
     let mut total = 0;
     while more(total) {
         for (place, index) in publishers.iter().enumerate() {
-            while sent[place] < swarm.acknowledged_of(*index) - before[place] + IN_FLIGHT
-                && more(total)
+            while sent[place] < swarm.answered_of(*index) - before[place] + IN_FLIGHT && more(total)
             {
                 let due_ns = swarm.now_ns();
-                swarm.publish(*index, room(total), total as u32, due_ns)?;
+                swarm.publish(*index, &room(total), total as u32, due_ns)?;
                 sent[place] += 1;
                 total += 1;
             }
         }
         swarm.turn(Duration::from_millis(5))?;
     }
-    if !swarm.run_until(PATIENCE, |swarm| swarm.tally.acknowledged >= total)?
-        || swarm.tally.refused > 0
-    {
+    let answered = |swarm: &Swarm| swarm.tally.acknowledged + swarm.tally.refused;
+    let done = swarm.run_until(PATIENCE, |swarm| answered(swarm) >= total)?;
+    // A busy machine does not store a few in time; many would be another measurement.
+    if !done || swarm.tally.refused * 20 > total {
         bail!("{total} were published: {:?}", swarm.tally);
     }
-    Ok(total)
+    Ok(swarm.tally.acknowledged)
 }

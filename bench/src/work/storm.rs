@@ -15,7 +15,7 @@ const MISSED: u32 = 20;
 const ROOM: usize = 50;
 
 /// How long after the last sign of progress those that still miss something are given up.
-const GIVEN_UP: Duration = Duration::from_secs(3);
+const GIVEN_UP: Duration = Duration::from_secs(20);
 
 /// `count` clients in rooms of fifty.
 pub(crate) fn run(kind: Kind, count: usize, report: &mut Report) -> anyhow::Result<()> {
