@@ -122,7 +122,7 @@ async fn the_nats_command_shows_and_moves_the_fleet() {
         json!([{ "edge": "edge-3", "filter": "debug" }])
     );
     let all = nats.request("rejoin.admin.log", "").await;
-    assert_eq!(all["edges"][0]["filter"], "info,sqlx=warn");
+    assert_eq!(all["edges"][0]["filter"], "info,sqlx=warn,async_nats=error");
 
     // Drain and undrain.
     let drain = r#"{"edge":"edge-1","spread_ms":100}"#;

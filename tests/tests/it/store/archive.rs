@@ -211,7 +211,8 @@ async fn postgres_is_gone_under_load() {
     });
     let mut late = Vec::new();
     let postgres_switch = async {
-        sleep(Duration::from_secs(2)).await;
+        // Until then ids may be older than the stream, and are looked up.
+        sleep(Duration::from_secs(6)).await;
         postgres.kill();
         sleep(outage).await;
         postgres.restart().await.unwrap();
