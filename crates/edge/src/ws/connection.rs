@@ -1,14 +1,15 @@
 //! The one task of a connection, and its one loop.
 
+mod due;
+mod leave;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::frame::{
-    Connect, Connected, Goaway, GoawayReason, Limits, Retry, ServerBody, Subscribe,
-};
+use protocol::frame::{Connect, Connected, GoawayReason, Limits, Retry, ServerBody, Subscribe};
 use protocol::{
     ClientBody, ClientFrame, CloseCode, Encoding, ErrorCode, ServerFrame, decode_client,
     encode_server, limits,
@@ -30,22 +31,12 @@ use crate::drain::Phase;
 /// How long a closed connection waits for the peer's close frame.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a connection that is sent away waits for the answers to its
-/// publishes.
-const LEAVE_GRACE: Duration = Duration::from_secs(2);
-
 /// Frames that could not be read before the connection is closed: one may be
 /// a newer client's, many are a defect that would go on for ever.
 const BAD_FRAMES_MAX: u32 = 10;
 
 /// Pieces of work in one go before the client and other tasks get their turn.
 const OUTPUTS_PER_TURN: u32 = 32;
-
-/// How long before its end a token's expiry is announced, at the most.
-const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
-
-/// Unanswered intervals after which a peer counts as gone.
-const SILENT_INTERVALS: u32 = 2;
 
 /// Runs a connection in a task of its own until it ends. `read` are the bytes
 /// that were read behind the handshake; `place` is given back at the end.
@@ -456,70 +447,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.close(close);
     }
 
-    /// Whether its turn to leave has come, or its last moment.
-    fn is_to_leave(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(departure) = &mut self.departure {
-            return departure.as_mut().poll(cx).is_ready();
-        }
-        if let Some(session) = &self.session {
-            // Before the look at the drain, so that no change is missed.
-            session.register(cx.waker());
-        }
-        let drain = self.edge.drain();
-        if drain.is_calm() {
-            self.times.turn = None;
-            return false;
-        }
-        if drain.phase() >= Phase::Stopped {
-            return true;
-        }
-        match (drain.leaving_over(), self.times.turn) {
-            (Some(spread), None) => {
-                let delay = spread.mul_f64(rand::random::<f64>());
-                self.times.turn = Some(Instant::now() + delay);
-            }
-            (None, Some(_)) => self.times.turn = None,
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-        self.times.turn.is_some_and(|turn| turn <= Instant::now())
-    }
-
-    /// The connection's turn to leave has come, or its last moment.
-    fn depart(&mut self, reason: GoawayReason) -> Poll<Option<CloseCode>> {
-        let drain = self.edge.drain().clone();
-        if self.times.leave_by.is_some() || drain.phase() >= Phase::Stopped {
-            self.close(CloseCode::Draining);
-            return Poll::Ready(Some(CloseCode::Draining));
-        }
-        let stopped = async move { drain.reached(Phase::Stopped).await };
-        self.departure = Some(Box::pin(stopped));
-        self.times.turn = None;
-        self.times.leave_by = Some(Instant::now() + LEAVE_GRACE);
-        self.times.lifetime = None;
-        self.sent_away = Some(reason);
-        // Clients come back over the first reconnect interval.
-        let within_ms = u64::from(self.edge.config().limits.retry_min_ms);
-        let retry_after_ms = (rand::random::<f64>() * within_ms as f64) as u64;
-        let goaway = Goaway {
-            reason,
-            retry_after_ms,
-        };
-        self.send_frames(vec![ServerFrame::new(ServerBody::Goaway(goaway))]);
-        Poll::Pending
-    }
-
-    /// Whether a connection that was sent away has nothing to wait for.
-    fn has_left(&self) -> bool {
-        let Some(leave_by) = self.times.leave_by else {
-            return false;
-        };
-        let answered = self
-            .session
-            .as_ref()
-            .is_none_or(|session| session.publishes.len() == 0);
-        self.closing.is_none() && (answered || Instant::now() >= leave_by)
-    }
-
     fn close(&mut self, code: CloseCode) {
         if self.closing.is_none() {
             self.closing = Some(code);
@@ -547,105 +474,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn send(&mut self, frame: Bytes) {
         self.edge.counters().frames_out.add(1);
         self.socket.send(frame);
-    }
-
-    /// Sets the timer to the next thing that is due. Ready when something
-    /// was, with how the connection ends if it does.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<CloseCode>>> {
-        let write_timeout = self.edge.config().limits.write_timeout();
-        let times = &self.times;
-        let due = match times.gone_by {
-            Some(gone_by) => Some(gone_by),
-            None => [
-                times.connect_by,
-                times.next_ping,
-                times.lifetime,
-                times.turn,
-                times.leave_by,
-                times.expires,
-                times.expiry_notice,
-                times.stalled.as_ref().map(|it| it.since() + write_timeout),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-        };
-        let Some(due) = due else { return Poll::Pending };
-        if self.timer.deadline() != due {
-            self.timer.as_mut().reset(due);
-        }
-        if self.timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        Poll::Ready(self.on_time(Instant::now(), write_timeout))
-    }
-
-    fn on_time(&mut self, now: Instant, write_timeout: Duration) -> Option<Option<CloseCode>> {
-        let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
-        if past(self.times.gone_by) {
-            return Some(self.closing);
-        }
-        if past(
-            self.times
-                .stalled
-                .as_ref()
-                .map(|it| it.since() + write_timeout),
-        ) {
-            // A close frame would wait behind what the peer does not take.
-            return Some(Some(CloseCode::SlowConsumer));
-        }
-        if past(self.times.connect_by) {
-            self.close(CloseCode::ConnectTimeout);
-        } else if past(self.times.expires) {
-            self.close(CloseCode::TokenExpired);
-        } else if past(self.times.lifetime) {
-            if let Poll::Ready(code) = self.depart(GoawayReason::Lifetime) {
-                return Some(code);
-            }
-        } else if past(self.times.next_ping) {
-            self.ping(now);
-        } else if past(self.times.expiry_notice) {
-            self.times.expiry_notice = None;
-            let left = self
-                .times
-                .expires
-                .map_or(Duration::ZERO, |expires| expires - now);
-            let expires_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            self.send_frames(vec![ServerFrame::new(ServerBody::TokenExpiring {
-                expires_in_ms,
-            })]);
-        }
-        None
-    }
-
-    /// Remembers when the token ends, unless it is known.
-    fn note_expiry(&mut self, expires_s: u64) {
-        // A token may be valid for longer than a timer can be set.
-        const A_YEAR: u64 = 365 * 24 * 3_600;
-        if self.expires_s == expires_s {
-            return;
-        }
-        self.expires_s = expires_s;
-        let left = Duration::from_secs(expires_s.saturating_sub(unix_now_s()).min(A_YEAR));
-        let expires = Instant::now() + left;
-        self.times.expires = Some(expires);
-        // A token that is short-lived is announced halfway.
-        self.times.expiry_notice = Some(expires - EXPIRY_NOTICE.min(left / 2));
-    }
-
-    fn ping(&mut self, now: Instant) {
-        let interval = self.edge.config().limits.ping_interval();
-        if now - self.times.heard > interval * SILENT_INTERVALS {
-            return self.close(CloseCode::HeartbeatTimeout);
-        }
-        self.times.next_ping = Some(now + interval);
-        let Some(session) = self.session.as_mut() else {
-            return;
-        };
-        let positions = session.feed.positions().into_iter().collect();
-        self.send_frames(vec![ServerFrame::new(ServerBody::Ping { positions })]);
-        self.socket.ping();
-        // What a burst needed is given back; the next one asks for it again.
-        self.socket.shrink();
     }
 }
