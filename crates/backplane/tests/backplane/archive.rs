@@ -13,6 +13,21 @@ fn seqs(batch: &SourceBatch) -> Vec<u64> {
     batch.messages.iter().map(|one| one.message.seq()).collect()
 }
 
+/// What comes up to `last`, acknowledged. A batch is what had arrived: it may
+/// be cut anywhere.
+async fn archived_through(source: &impl ArchiveSource, last: u64) -> Vec<u64> {
+    let mut archived = Vec::new();
+    while archived.last() != Some(&last) {
+        let batch = source.next_batch(100, WAIT).await.unwrap();
+        let Some(&end) = seqs(&batch).last() else {
+            panic!("nothing follows {archived:?}, where {last} should");
+        };
+        archived.extend(seqs(&batch));
+        source.ack_through(end).await.unwrap();
+    }
+    archived
+}
+
 #[tokio::test]
 async fn batches_follow_what_is_acknowledged() {
     let world = World::new(1).await;
@@ -25,29 +40,31 @@ async fn batches_follow_what_is_acknowledged() {
     assert!(state.bytes > 0 && state.max_bytes == 64 << 20);
 
     let first = source.next_batch(4, WAIT).await.unwrap();
-    assert_eq!(seqs(&first), [1, 2, 3, 4]);
-    assert_eq!(first.pending, 6);
-    assert_eq!(text(&first.messages[2].message), "2");
-    assert_eq!(first.messages[2].scope.as_deref(), Some("u.42"));
+    let read = seqs(&first);
+    assert!(
+        read.len() <= 4 && [1, 2, 3, 4].starts_with(&read),
+        "{read:?}"
+    );
+    assert!(first.pending >= 6, "all ten were there: {first:?}");
+    assert_eq!(text(&first.messages[0].message), "0");
+    assert_eq!(first.messages[0].scope.as_deref(), Some("u.42"));
     // Not archived, it comes again.
     let again = source.next_batch(4, WAIT).await.unwrap();
-    assert_eq!(seqs(&again), [1, 2, 3, 4]);
-    source.ack_through(2).await.unwrap();
+    assert_eq!(seqs(&again), read);
+    source.ack_through(1).await.unwrap();
     let rest = source.next_batch(4, WAIT).await.unwrap();
-    assert_eq!(seqs(&rest), [3, 4]);
-    source.ack_through(4).await.unwrap();
+    assert_eq!(rest.messages[0].message.seq(), 2);
 
     // Another archiver takes over while a batch is under way.
-    let lost = source.next_batch(3, WAIT).await.unwrap();
-    assert_eq!(seqs(&lost), [5, 6, 7]);
     drop(source);
     let source = world.backplane.archive_source(0);
-    let taken = source.next_batch(100, WAIT).await.unwrap();
-    assert_eq!(seqs(&taken), [5, 6, 7, 8, 9, 10]);
-    assert_eq!(taken.pending, 0);
-    source.ack_through(10).await.unwrap();
+    assert_eq!(
+        archived_through(&source, 10).await,
+        [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    );
     let nothing = source.next_batch(100, Duration::from_millis(50)).await;
-    assert_eq!(seqs(&nothing.unwrap()), Vec::<u64>::new());
+    let nothing = nothing.unwrap();
+    assert_eq!((seqs(&nothing), nothing.pending), (vec![], 0));
 
     let info = world
         .api("CONSUMER.INFO.REJOIN_0.archiver", ().into())
@@ -56,15 +73,14 @@ async fn batches_follow_what_is_acknowledged() {
 
     source.rewind(7).await.unwrap();
     let again = source.next_batch(100, WAIT).await.unwrap();
-    assert_eq!(seqs(&again), [8, 9, 10]);
+    assert_eq!(again.messages[0].message.seq(), 8);
     // Beyond what was read: as good as a rewind.
     source.ack_through(10).await.unwrap();
     let source = world.backplane.archive_source(0);
     source.ack_through(9).await.unwrap();
     source.rewind(0).await.unwrap();
     source.ack_through(8).await.unwrap();
-    let again = source.next_batch(100, WAIT).await.unwrap();
-    assert_eq!(seqs(&again), [9, 10]);
+    assert_eq!(archived_through(&source, 10).await, [9, 10]);
 }
 
 /// What the last message of a cut batch says is behind it is of when it was
@@ -87,12 +103,15 @@ async fn a_batch_that_was_cut_is_not_the_end() {
             }
         }
     }
+    // Sent is not arrived: on a busy machine a batch may be shorter.
     let cut = source.next_batch(2, WAIT).await.unwrap();
-    assert_eq!(seqs(&cut), [1, 2]);
-    assert!(cut.pending >= 1, "{cut:?}");
-    source.ack_through(2).await.unwrap();
-    let rest = source.next_batch(2, WAIT).await.unwrap();
-    assert_eq!((seqs(&rest), rest.pending), (vec![3], 0));
+    let read = seqs(&cut);
+    assert!(
+        read == [1] || (read == [1, 2] && cut.pending >= 1),
+        "{cut:?}"
+    );
+    source.ack_through(1).await.unwrap();
+    assert_eq!(archived_through(&source, 3).await, [2, 3]);
 }
 
 #[tokio::test]
