@@ -15,6 +15,8 @@
 //! - `presence`: who is on a channel, for clients;
 //! - [`registry`]: the live connections by user;
 //! - [`listen`]: sockets and HTTP/1;
+//! - `outbound`: what the edge asks of others over HTTP;
+//! - `webhook`: signatures on what the edge sends to the application;
 //! - [`origin`]: which web pages may use the edge;
 //! - [`drain`]: leaving without a storm; [`readiness`]: getting connections;
 //! - [`exposition`]: numbers for Prometheus;
@@ -37,6 +39,7 @@ pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod origin;
+mod outbound;
 mod pages;
 mod presence;
 mod published;
@@ -47,6 +50,7 @@ pub mod remote;
 pub mod revocations;
 mod rights;
 mod unread;
+mod webhook;
 pub mod ws;
 
 pub use config::EdgeConfig;

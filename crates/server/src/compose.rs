@@ -11,6 +11,7 @@ use delivery::receipts::Receipts;
 use delivery::{DeliveryLimits, Hub, Log, window};
 use edge::admin::{self, LogFilter};
 use edge::auth::Authenticator;
+use edge::auth::jwks::Jwks;
 use edge::{Edge, EdgeParts, remote, revocations};
 use store::{AccessStore, ArchiveLog, MemberStore, ReceiptStore};
 use tokio::task::JoinSet;
@@ -99,6 +100,9 @@ pub fn compose(
     critical.spawn(share_the_rate(edge.clone()));
     if let Some(members) = edge.members().cloned() {
         critical.spawn(watch_members(edge.clone(), members));
+    }
+    if let Some(jwks) = edge.auth().jwks().cloned() {
+        critical.spawn(keep_keys(edge.clone(), jwks));
     }
     if let Some(access) = edge.access().cloned() {
         critical.spawn(watch_revocations(edge.clone(), access));
@@ -197,6 +201,15 @@ async fn report_connection(backplane: Backplane, edge: Edge) -> &'static str {
 async fn watch_members(edge: Edge, members: Arc<dyn Members>) -> &'static str {
     remote::watch_members(edge, members).await;
     "members"
+}
+
+/// Users cannot be let in before the issuer's keys are known; afterwards the
+/// last ones do for a while.
+async fn keep_keys(edge: Edge, jwks: Arc<Jwks>) -> &'static str {
+    const PART: &str = "jwks";
+    edge.readiness().not_ready(PART, "not read yet");
+    jwks.keep(|| edge.readiness().ready(PART)).await;
+    "jwks"
 }
 
 async fn watch_revocations(edge: Edge, access: Arc<dyn AccessRecords>) -> &'static str {

@@ -7,7 +7,9 @@ use edge::admin::LogFilter;
 use parking_lot::Mutex;
 
 use serde::{Deserialize, Serialize};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -82,6 +84,23 @@ impl LogFilter for ReloadableFilter {
     }
 }
 
+/// Libraries that write frames with tokens, and credentials, into their logs,
+/// and down to which level they do not.
+const TALKATIVE: [(&str, Level); 3] = [
+    // Every frame that comes in or goes out.
+    ("tungstenite", Level::INFO),
+    ("tokio_tungstenite", Level::INFO),
+    // What it connects with, and every message.
+    ("async_nats", Level::DEBUG),
+];
+
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let root = metadata.target().split("::").next().unwrap_or_default();
+    let talkative = TALKATIVE.iter().find(|(library, _)| *library == root);
+    // A more talkative level is the greater one.
+    talkative.is_none_or(|(_, most)| metadata.level() <= most)
+}
+
 /// Begins logging to stderr. Call once per process. Returns the filter, which
 /// an operator may change.
 pub fn start(config: &LogConfig) -> anyhow::Result<Arc<dyn LogFilter>> {
@@ -91,7 +110,10 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Arc<dyn LogFilter>> {
         LogFormat::Json => true,
     };
     let (filter, handle) = reload::Layer::new(config.env_filter()?);
-    let registry = tracing_subscriber::registry().with(filter);
+    // Both filters count: no directive can ask for what must not be logged.
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(may_be_logged));
     if json {
         let layer = fmt::layer().json().flatten_event(true);
         registry

@@ -1,6 +1,7 @@
 //! Who is let in, and for how long: revocation, tickets, secrets that stay secret.
 
 mod revocation;
+mod secrets;
 mod tickets;
 
 use devstack::{Postgres, PostgresOptions};

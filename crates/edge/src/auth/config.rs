@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::api_key::ApiKeyConfig;
+use super::authorizer::AuthorizerConfig;
+use super::jwks::JwksConfig;
 
 /// Who is let in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +16,9 @@ pub struct AuthConfig {
     /// Keys that tokens may be signed with; at most [`KEYS_MAX`]. Without
     /// one, no user can connect. Default: none.
     pub keys: Vec<KeyConfig>,
+    /// More keys, which the issuer publishes and changes. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<JwksConfig>,
     /// If set, a token's `iss` must be there and equal this.
     pub issuer: Option<String>,
     /// If set, a token's `aud` must be there and contain this.
@@ -31,6 +36,10 @@ pub struct AuthConfig {
     /// among `keys`, and without one there are no tickets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ticket_key: Option<KeyConfig>,
+    /// The application decides about users' rights that neither the token nor
+    /// a membership grants. Default: none; then what is not granted is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorizer: Option<AuthorizerConfig>,
     /// Keys of services that use the HTTP API. Default: none.
     pub api_keys: Vec<ApiKeyConfig>,
 }
@@ -39,11 +48,13 @@ impl Default for AuthConfig {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
+            jwks: None,
             issuer: None,
             audience: None,
             leeway_s: 5,
             token_lifetime_max_s: 30 * 86_400,
             ticket_key: None,
+            authorizer: None,
             api_keys: Vec::new(),
         }
     }
@@ -191,7 +202,7 @@ impl KeyConfig {
     }
 }
 
-fn read_key_file(field: &str, path: &Path) -> Result<Vec<u8>, AuthConfigError> {
+pub(super) fn read_key_file(field: &str, path: &Path) -> Result<Vec<u8>, AuthConfigError> {
     let mut bytes = std::fs::read(path)
         .map_err(|error| AuthConfigError::new(field, format!("{}: {error}", path.display())))?;
     // Editors end a file with a newline; nobody means it as part of a key.

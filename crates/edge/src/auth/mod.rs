@@ -3,23 +3,29 @@
 //! - [`pattern`]: `room:1` or `topic:*`, matched on parsed channels;
 //! - [`grants`]: what an authenticated caller may do;
 //! - [`config`]: keys as an operator writes them;
+//! - [`jwks`]: the issuer's keys at a URL or in a file;
 //! - [`token`]: JSON Web Tokens of users, verified and minted;
 //! - [`api_key`]: keys of services;
 //! - [`revoked`]: which tokens no longer count;
+//! - [`authorizer`]: the application decides about the rest;
 //! - [`ticket`]: what stands in a URL in the place of a token, once;
 //! - [`Authenticator`]: tells tokens and keys apart and checks both.
 
 pub mod api_key;
+pub mod authorizer;
 pub mod config;
 pub mod grants;
+pub mod jwks;
 pub mod pattern;
 pub mod revoked;
 pub mod ticket;
 pub mod token;
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use api_key::{API_KEY_PREFIX, ApiKeyConfig};
+pub use authorizer::{Action, Authorizer, AuthorizerConfig};
 pub use config::{AuthConfig, AuthConfigError, KeyConfig, Secret, TokenAlgorithm};
 pub use grants::{Caller, Grants, ServiceGrants};
 pub use pattern::{Pattern, PatternError};
@@ -38,6 +44,7 @@ pub struct Authenticator {
     api_keys: ApiKeys,
     tickets: Option<Tickets>,
     revocations: Revocations,
+    authorizer: Option<Arc<Authorizer>>,
 }
 
 /// Why a bearer credential was refused.
@@ -59,6 +66,10 @@ impl Authenticator {
             api_keys: ApiKeys::new(&config.api_keys)?,
             tickets: Tickets::new(config)?,
             revocations: Revocations::default(),
+            authorizer: match &config.authorizer {
+                Some(authorizer) => Some(Authorizer::new(authorizer)?),
+                None => None,
+            },
         })
     }
 
@@ -79,6 +90,16 @@ impl Authenticator {
                 Refused::Revoked => TokenError::Revoked,
                 Refused::NotKnown => TokenError::NotReady,
             })
+    }
+
+    /// Whom to ask about what neither token nor membership grants.
+    pub fn authorizer(&self) -> Option<&Arc<Authorizer>> {
+        self.authorizer.as_ref()
+    }
+
+    /// The issuer's key set, which [`jwks::Jwks::keep`] has to keep up to date.
+    pub fn jwks(&self) -> Option<&Arc<jwks::Jwks>> {
+        self.tokens.jwks()
     }
 
     /// Which tokens no longer count.

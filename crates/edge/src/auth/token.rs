@@ -11,6 +11,8 @@
 //! `rejoin` and its lists may be left out. An unknown key inside `rejoin` is
 //! an error: it could be a restriction that this edge does not know yet.
 
+use std::sync::Arc;
+
 use delivery::access::TOKEN_ID_MAX_BYTES;
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -22,6 +24,7 @@ use super::config::{
     TokenAlgorithm,
 };
 use super::grants::Grants;
+use super::jwks::Jwks;
 use super::pattern::Pattern;
 
 /// Longest token, in bytes; longer ones are refused before any parsing. A
@@ -80,6 +83,10 @@ pub enum TokenError {
     /// No key is configured for its algorithm and `kid`.
     #[error("no key is configured for the token's algorithm and key id")]
     UnknownKey,
+    /// It names a key that is being looked up, or the issuer's keys cannot be
+    /// read for the moment.
+    #[error("the key of the token is being looked up; try again")]
+    KeysPending,
     /// Signed with another key, or changed after it was signed.
     #[error("the token's signature does not verify")]
     BadSignature,
@@ -119,7 +126,7 @@ impl TokenError {
     /// The code that its holder is told.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotReady => ErrorCode::Unavailable,
+            Self::NotReady | Self::KeysPending => ErrorCode::Unavailable,
             Self::TooLarge
             | Self::Malformed
             | Self::UnknownKey
@@ -137,7 +144,7 @@ impl TokenError {
     /// The code with which a connection is closed that shows it.
     pub fn close_code(&self) -> CloseCode {
         match self {
-            Self::NotReady => CloseCode::Unavailable,
+            Self::NotReady | Self::KeysPending => CloseCode::Unavailable,
             Self::Revoked => CloseCode::Revoked,
             Self::TooLarge
             | Self::Malformed
@@ -172,12 +179,14 @@ struct ReceivedClaims {
 #[derive(Debug)]
 pub(super) struct TokenKeys {
     keys: Vec<TokenKey>,
+    jwks: Option<Arc<Jwks>>,
     leeway_s: u64,
     lifetime_max_s: u64,
 }
 
+/// A key, bound to its one algorithm.
 #[derive(Debug)]
-struct TokenKey {
+pub(super) struct TokenKey {
     kid: Option<Box<str>>,
     key: DecodingKey,
     algorithm: Algorithm,
@@ -207,9 +216,18 @@ impl TokenKeys {
             .map(|(index, key)| TokenKey::new(&format!("keys[{index}]"), key, config));
         Ok(Self {
             keys: keys.collect::<Result<_, _>>()?,
+            jwks: match &config.jwks {
+                Some(jwks) => Some(Arc::new(Jwks::new(jwks, config)?)),
+                None => None,
+            },
             leeway_s: config.leeway_s,
             lifetime_max_s: config.token_lifetime_max_s,
         })
+    }
+
+    /// The issuer's key set.
+    pub(super) fn jwks(&self) -> Option<&Arc<Jwks>> {
+        self.jwks.as_ref()
     }
 
     /// How long after it was issued a token may still be accepted, in seconds.
@@ -227,8 +245,13 @@ impl TokenKeys {
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
+        let published = self.jwks.as_ref().map(|jwks| jwks.keys());
+        let keys = self
+            .keys
+            .iter()
+            .chain(published.iter().flat_map(|keys| &**keys));
         let mut failure = TokenError::UnknownKey;
-        for key in self.keys.iter().filter(|key| key.serves(&header)) {
+        for key in keys.filter(|key| key.serves(&header)) {
             match jsonwebtoken::decode::<ReceivedClaims>(token, &key.key, &key.validation) {
                 Ok(data) => return self.grants(data.claims, now_s),
                 Err(error) => failure = refused(&error),
@@ -238,7 +261,11 @@ impl TokenKeys {
                 break;
             }
         }
-        Err(failure)
+        let wanted = |jwks: &Arc<Jwks>| failure == TokenError::UnknownKey && jwks.want();
+        match self.jwks.as_ref().is_some_and(wanted) {
+            true => Err(TokenError::KeysPending),
+            false => Err(failure),
+        }
     }
 
     fn grants(&self, claims: ReceivedClaims, now_s: u64) -> Result<Grants, TokenError> {
@@ -313,13 +340,23 @@ impl TokenKey {
                 (Algorithm::EdDSA, key)
             }
         };
+        Self::of(config.kid.as_deref(), key, algorithm, auth).map_err(not_pem)
+    }
+
+    /// A key for one algorithm, if it can verify that at all.
+    pub(super) fn of(
+        kid: Option<&str>,
+        key: DecodingKey,
+        algorithm: Algorithm,
+        auth: &AuthConfig,
+    ) -> Result<Self, JwtError> {
         let key = Self {
-            kid: config.kid.as_deref().map(Into::into),
+            kid: kid.map(Into::into),
             key,
             algorithm,
             validation: validation(algorithm, auth),
         };
-        key.probe().map_err(not_pem)?;
+        key.probe()?;
         Ok(key)
     }
 

@@ -19,7 +19,7 @@ use protocol::frame::{ServerBody, ServerFrame, UnsubscribeReason, Unsubscribed};
 use protocol::{Channel, CloseCode, Device, Encoding, ErrorCode, From, encode_server};
 
 use super::error::ApiError;
-use crate::auth::{Caller, TokenError};
+use crate::auth::{Action, Caller, TokenError};
 use crate::registry::{Command, Registered, Transport};
 use crate::unread::Unreads;
 use crate::ws::encode_output;
@@ -290,7 +290,10 @@ impl Listening {
             if self.caller.may_read(&place.channel) {
                 continue;
             }
-            let Some(membership) = self.edge.membership(&grants.user, &place.channel) else {
+            let Some(membership) = self
+                .edge
+                .ask_right(&grants.user, &place.channel, Action::Read)
+            else {
                 continue;
             };
             let channel = place.channel.clone();

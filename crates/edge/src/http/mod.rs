@@ -38,13 +38,14 @@ pub mod whoami;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use protocol::ErrorCode;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::Edge;
@@ -122,7 +123,12 @@ pub(crate) fn routes(edge: &Edge) -> Router<Edge> {
 /// Puts the chain that every request passes around the routes.
 pub(crate) fn layered(edge: &Edge, routes: Router<Edge>) -> Router {
     let chain = ServiceBuilder::new()
-        // Outermost: a defect anywhere below answers 500 and ends neither
+        // Around everything, refusals too: what an answer is not, no browser
+        // takes it for. Pages say more.
+        .layer(header_unless_set("content-security-policy", NO_CONTENT))
+        .layer(header_unless_set("x-content-type-options", "nosniff"))
+        .layer(header_unless_set("referrer-policy", "no-referrer"))
+        // A defect anywhere below answers 500 and ends neither
         // the connection nor the process.
         .layer(CatchPanicLayer::custom(answer_panic(edge.clone())))
         .layer(middleware::from_fn_with_state(edge.clone(), count_errors))
@@ -142,6 +148,17 @@ async fn count_errors(State(edge): State<Edge>, request: Request, next: Next) ->
         edge.counters().count_error(*code);
     }
     response
+}
+
+/// For everything that is no page: it may load nothing and be in no frame.
+const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
+
+fn header_unless_set(
+    name: &'static str,
+    value: &'static str,
+) -> SetResponseHeaderLayer<HeaderValue> {
+    let name = HeaderName::from_static(name);
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }
 
 async fn check_origin(State(edge): State<Edge>, request: Request, next: Next) -> Response {

@@ -40,6 +40,7 @@ mod pages;
 mod poll;
 mod presence;
 mod publish;
+mod rights;
 mod rooms;
 mod sse;
 

@@ -84,6 +84,29 @@ pub(crate) async fn upgrade(
     Ok(response)
 }
 
+/// What a connection with these grants is answered, without a socket.
+#[cfg(test)]
+pub(crate) fn answers(
+    edge: &Edge,
+    grants: Grants,
+    frames: Vec<protocol::ClientFrame>,
+) -> Vec<protocol::ServerFrame> {
+    use std::task::{Context, Poll, Waker};
+    let mut session = session::Session::new(edge.clone(), grants, None);
+    let mut out = Vec::new();
+    for frame in frames {
+        session.handle(frame, &mut out);
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(work) = session.poll_work(&mut cx, true, &mut out) {
+        if let session::Work::Output(output, unread) = work {
+            let frame = encode_output(Encoding::Json, output, unread);
+            out.push(protocol::decode_server(Encoding::Json, &frame).expect("our own frame"));
+        }
+    }
+    out
+}
+
 fn granted_by_header(edge: &Edge, headers: &HeaderMap) -> Result<Option<Grants>, ApiError> {
     let Some(credential) = bearer::credential(headers) else {
         return Ok(None);

@@ -11,7 +11,7 @@ use protocol::{Channel, ErrorCode, ServerFrame};
 use super::publishes::{Outcome, Refusal, Waiting};
 use super::replies::{error, forbidden, limited, refused, store_error};
 use super::session::{Answer, Session};
-use crate::auth::Caller;
+use crate::auth::{Action, Caller};
 
 impl Session {
     pub(super) fn publish(
@@ -39,7 +39,7 @@ impl Session {
         }
         let membership = match self.grants.may_publish(&channel) {
             true => None,
-            false => match self.membership(&channel) {
+            false => match self.ask_right(&channel, Action::Publish) {
                 Some(membership) => Some(membership),
                 None => {
                     out.push(forbidden(req, "publishing to", channel));
@@ -101,14 +101,22 @@ impl Session {
             return;
         };
         // A room that is subscribed to without a claim in the token is one
-        // whose membership was checked, and is ended when that ends.
+        // whose membership was checked, and is ended when that ends. Unless
+        // the application may have allowed to read it, and no more.
         let in_room = channel.namespace() == delivery::members::ROOM_NAMESPACE
             && self.feed.is_subscribed(&channel)
-            && !self.grants.may_subscribe(&channel);
-        if !self.grants.may_publish(&channel) && !in_room {
-            out.push(forbidden(req, "signalling to", channel));
-            return;
-        }
+            && !self.grants.may_subscribe(&channel)
+            && self.edge.auth().authorizer().is_none();
+        let right = match self.grants.may_publish(&channel) || in_room {
+            true => None,
+            false => match self.ask_right(&channel, Action::Publish) {
+                Some(right) => Some(right),
+                None => {
+                    out.push(forbidden(req, "signalling to", channel));
+                    return;
+                }
+            },
+        };
         let most = self.edge.config().limits.message_bytes;
         if data.len() > most {
             let message = format!("a signal has at most {most} bytes of data");
@@ -121,6 +129,17 @@ impl Session {
         }
         let sender = Some(self.grants.user.clone());
         self.ask(Box::pin(async move {
+            let refused = match right {
+                None => None,
+                Some(right) => match right.await {
+                    Ok(true) => None,
+                    Ok(false) => Some(forbidden(req, "signalling to", channel.clone())),
+                    Err(failure) => Some(store_error(req, &failure, Some(channel.clone()))),
+                },
+            };
+            if refused.is_some() {
+                return Answer::Reply(refused);
+            }
             let sent = signals
                 .send(Signal {
                     channel: channel.clone(),

@@ -13,7 +13,7 @@ use protocol::{Channel, ClientBody, ClientFrame, CloseCode, Device, ErrorCode, S
 use super::publishes::Publishes;
 use super::replies::{error, forbidden, published, store_error};
 use crate::Edge;
-use crate::auth::{Grants, TokenError};
+use crate::auth::{Action, Grants, TokenError};
 use crate::registry::{Command, Registered, Transport};
 use crate::unread::Unreads;
 
@@ -145,7 +145,7 @@ impl Session {
             return self.start(req, subscribe, out);
         }
         let asked = self.rights_lost;
-        match self.membership(&subscribe.channel) {
+        match self.ask_right(&subscribe.channel, Action::Read) {
             Some(member) => self.ask(Box::pin(async move {
                 Answer::MayJoin {
                     req,
@@ -304,7 +304,7 @@ impl Session {
             if self.grants.may_subscribe(&channel) {
                 continue;
             }
-            match self.membership(&channel) {
+            match self.ask_right(&channel, Action::Read) {
                 Some(member) => {
                     self.ask(Box::pin(async move {
                         Answer::StillMember {
@@ -318,12 +318,14 @@ impl Session {
         }
     }
 
-    /// Asks whether the user is a member, where that can grant anything.
-    pub(super) fn membership(
+    /// Asks whether a membership or the application grants what the token
+    /// does not, where one of them can.
+    pub(super) fn ask_right(
         &self,
         channel: &Channel,
+        action: Action,
     ) -> Option<BoxFuture<'static, Result<bool, StoreFailure>>> {
-        self.edge.membership(&self.grants.user, channel)
+        self.edge.ask_right(&self.grants.user, channel, action)
     }
 
     pub(super) fn ask(&mut self, question: BoxFuture<'static, Answer>) {

@@ -25,8 +25,8 @@ pub async fn run(arguments: ServeArgs) -> anyhow::Result<ExitCode> {
     let listener = lifecycle::bind(&config).await?;
     let address = listener.local_addr()?;
     tracing::info!(edge = config.edge.name, %address, "listening");
-    if config.edge.auth.keys.is_empty() {
-        tracing::warn!("edge.auth.keys is empty: no user can connect");
+    if config.edge.auth.keys.is_empty() && config.edge.auth.jwks.is_none() {
+        tracing::warn!("edge.auth.keys and edge.auth.jwks are empty: no user can connect");
     }
 
     // 3. The backplane, for as long as it takes.

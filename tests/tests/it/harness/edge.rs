@@ -1,7 +1,7 @@
 //! One edge, as a process.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -15,27 +15,28 @@ pub(crate) struct EdgeProcess {
     port: PortLease,
     spec: ProcessSpec,
     process: Process,
+    log: PathBuf,
 }
 
 impl EdgeProcess {
     /// Starts it; [`Self::ready`] waits until it takes connections.
     pub(crate) fn start(folder: &Path, config: &Path, name: &str) -> Self {
         let port = PortLease::take().expect("a free port");
-        let spec = ProcessSpec::new(
-            env!("CARGO_BIN_EXE_rejoin-under-test"),
-            folder.join(format!("{name}.log")),
-        )
-        .arg("serve")
-        .arg("--config")
-        .arg(config)
-        .env("REJOIN_EDGE__NAME", name)
-        .env("REJOIN_EDGE__LISTEN__ADDRESS", port.addr().to_string());
+        let log = folder.join(format!("{name}.log"));
+        let program = env!("CARGO_BIN_EXE_rejoin-under-test");
+        let spec = ProcessSpec::new(program, log.clone())
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .env("REJOIN_EDGE__NAME", name)
+            .env("REJOIN_EDGE__LISTEN__ADDRESS", port.addr().to_string());
         let process = Process::spawn(&spec).expect("the edge's program");
         Self {
             name: name.to_owned(),
             port,
             spec,
             process,
+            log,
         }
     }
 
@@ -98,6 +99,12 @@ impl EdgeProcess {
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         self.process = Process::spawn(&self.spec).expect("the edge's program");
+    }
+
+    /// All of its log.
+    pub(crate) fn whole_log(&self) -> String {
+        let log = std::fs::read(&self.log).expect("a log");
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// The end of its log.

@@ -19,6 +19,8 @@ use super::token::{SECRET, TokenSpec, sign};
 pub(crate) struct StackOptions {
     pub(crate) shards: u16,
     pub(crate) edges: usize,
+    /// What the edges log.
+    pub(crate) log_filter: String,
     /// More lines of `[edge.limits]`.
     pub(crate) limits: String,
     /// More sections, or lines of `[backplane]`, which comes last.
@@ -35,6 +37,7 @@ impl Default for StackOptions {
         Self {
             shards: 1,
             edges: 2,
+            log_filter: "info,sqlx=warn".to_owned(),
             limits: String::new(),
             config: String::new(),
             store: None,
@@ -184,6 +187,7 @@ fn configuration(options: &StackOptions, nats: &str) -> String {
     let api_key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let StackOptions {
         shards,
+        log_filter,
         limits,
         config,
         ..
@@ -193,6 +197,7 @@ fn configuration(options: &StackOptions, nats: &str) -> String {
         r#"
 [log]
 format = "text"
+filter = "{log_filter}"
 
 [edge.drain]
 unready_ms = 200
