@@ -84,12 +84,9 @@ impl LogFilter for ReloadableFilter {
     }
 }
 
-/// Libraries that write frames with tokens, and credentials, into their logs,
-/// and down to which level they do not.
-const TALKATIVE: [(&str, Level); 3] = [
-    // Every frame that comes in or goes out.
-    ("tungstenite", Level::INFO),
-    ("tokio_tungstenite", Level::INFO),
+/// Libraries that write credentials and messages into their logs, and down to
+/// which level they do not.
+const TALKATIVE: [(&str, Level); 1] = [
     // What it connects with, and every message.
     ("async_nats", Level::DEBUG),
 ];

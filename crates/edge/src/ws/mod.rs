@@ -91,6 +91,7 @@ pub(crate) fn answers(
     grants: Grants,
     frames: Vec<protocol::ClientFrame>,
 ) -> Vec<protocol::ServerFrame> {
+    use protocol::Encoding::Json;
     use std::task::{Context, Poll, Waker};
     let mut session = session::Session::new(edge.clone(), grants, None);
     let mut out = Vec::new();
@@ -100,8 +101,8 @@ pub(crate) fn answers(
     let mut cx = Context::from_waker(Waker::noop());
     while let Poll::Ready(work) = session.poll_work(&mut cx, true, &mut out) {
         if let session::Work::Output(output, unread) = work {
-            let frame = encode_output(Encoding::Json, output, unread);
-            out.push(protocol::decode_server(Encoding::Json, &frame).expect("our own frame"));
+            let frame = frames::encode_output(Json, output, unread);
+            out.push(protocol::decode_server(Json, &frame).expect("our own frame"));
         }
     }
     out
