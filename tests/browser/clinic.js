@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 export const ROLES = ['patient', 'doctor', 'pharmacist'];
 /** An edge takes 2 s to come back, NATS and catch-up some more; the machine may be busy. */
-const SETTLE_MS = 90_000;
+export const SETTLE_MS = 90_000;
 
 export class Clinic {
   static async open(context, url) {
