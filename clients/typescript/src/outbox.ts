@@ -81,10 +81,15 @@ export class Outbox {
 
   /** Loads what an earlier page left under `prefix`, ahead of what this one has. */
   async open(storage: Storage, prefix: string): Promise<void> {
-    const earlier = await this.read(storage, prefix);
+    const read = await this.read(storage, prefix);
     this.storage = storage;
     this.prefix = prefix;
-    this.slots = [...earlier, ...this.slots];
+    // Published again before it was loaded: one message, where it was.
+    const earlier = read.map((slot) => {
+      const again = this.find(slot.entry.id);
+      return again ? Object.assign(again, { key: slot.key, stored: true }) : slot;
+    });
+    this.slots = [...earlier, ...this.slots.filter((slot) => !earlier.includes(slot))];
     for (const slot of earlier) this.host.changed({ ...slot.entry });
     for (const slot of this.slots) if (!slot.stored) void this.store(slot);
     this.flush();
@@ -94,6 +99,7 @@ export class Outbox {
   async adopt(prefix: string): Promise<void> {
     if (!this.storage) return;
     for (const slot of await this.read(this.storage, prefix)) {
+      if (this.find(slot.entry.id)) continue;
       this.slots.push(slot);
       await this.store(slot);
       this.host.changed({ ...slot.entry });
@@ -243,7 +249,6 @@ export class Outbox {
       const text = await storage.get(key);
       if (text === undefined) continue;
       const entry = JSON.parse(text) as OutboxEntry;
-      if (this.find(entry.id)) continue;
       slots.push({ ...this.slot(entry, key.slice(prefix.length)), stored: true });
     }
     return slots;

@@ -62,6 +62,23 @@ test('survives a reload, under its id, ahead of what comes later', async () => {
   assert.deepEqual(states, ['pending', 'sent']);
 });
 
+test('published again after a reload: one message, in its old place, and nothing of it is left behind', async () => {
+  const storage = new MemoryStorage();
+  rejoin = client({ url: peer.url, storage });
+  for (const id of ['a', 'b']) void rejoin.publish('room:1', id, { id });
+  await eventually(async () => (await stored(storage)).length === 2);
+  await rejoin.close();
+
+  rejoin = client({ url: peer.url, storage });
+  const again = rejoin.publish('room:1', 'b', { id: 'b' });
+  const later = rejoin.publish('room:1', 'c', { id: 'c' });
+  rejoin.connect();
+  assert.equal((await again).cursor, at(2));
+  assert.equal((await later).cursor, at(3));
+  assert.deepEqual(peer.log.map(({ id }) => id), ['a', 'b', 'c']);
+  await eventually(async () => (await stored(storage)).length === 0);
+});
+
 test('an ack that was lost: sent again under the same id, once in the log', async () => {
   peer.intercept = ({ publish }, _, socket) => {
     if (!publish || peer.log.length > 0) return false;

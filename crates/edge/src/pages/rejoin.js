@@ -1213,10 +1213,14 @@ var Outbox = class {
   }
   /** Loads what an earlier page left under `prefix`, ahead of what this one has. */
   async open(storage, prefix) {
-    const earlier = await this.read(storage, prefix);
+    const read = await this.read(storage, prefix);
     this.storage = storage;
     this.prefix = prefix;
-    this.slots = [...earlier, ...this.slots];
+    const earlier = read.map((slot) => {
+      const again = this.find(slot.entry.id);
+      return again ? Object.assign(again, { key: slot.key, stored: true }) : slot;
+    });
+    this.slots = [...earlier, ...this.slots.filter((slot) => !earlier.includes(slot))];
     for (const slot of earlier) this.host.changed({ ...slot.entry });
     for (const slot of this.slots) if (!slot.stored) void this.store(slot);
     this.flush();
@@ -1225,6 +1229,7 @@ var Outbox = class {
   async adopt(prefix) {
     if (!this.storage) return;
     for (const slot of await this.read(this.storage, prefix)) {
+      if (this.find(slot.entry.id)) continue;
       this.slots.push(slot);
       await this.store(slot);
       this.host.changed({ ...slot.entry });
@@ -1358,7 +1363,6 @@ var Outbox = class {
       const text = await storage.get(key);
       if (text === void 0) continue;
       const entry = JSON.parse(text);
-      if (this.find(entry.id)) continue;
       slots.push({ ...this.slot(entry, key.slice(prefix.length)), stored: true });
     }
     return slots;
