@@ -148,6 +148,23 @@ has lag.log "Unprocessed Messages: 0" || fail "$(cat lag.log)"
 echo "find slow clients"
 run slow
 has slow.log "rejoin_slow_connections 0" || fail "$(cat slow.log)"
+run slow-who
+[ "$(json 'len(it["connections"]) + len(it["missing"])' <slow-who.log)" = 0 ] || fail "$(cat slow-who.log)"
+
+echo "drain an edge"
+token=$("$REJOIN" token --config rejoin.toml --user 42)
+listen() { curl -s -N -o "$work/listen.log" -w '%{http_code}' -H "Authorization: Bearer $token" "$EDGE/v1/events?channels=user:42"; }
+start listening listen
+have() { run drained && [ "$(json 'sum(it["edges"][0]["connections"].values())' <drained.log)" = "$1" ]; }
+until_true "somebody is there" have 1
+run drain
+[ "$(json 'it["edges"][0]["draining"]' <drain.log)" = True ] || fail "$(cat drain.log)"
+until_true "it is not ready" eval '! curl -sf "$EDGE/readyz"'
+until_true "everybody was sent away" have 0
+wait "${pids[listening]}" && unset "pids[listening]"
+[ "$(listen)" = 503 ] || fail "a draining edge takes connections: $(cat listen.log)"
+run undrain
+until_true "it is ready again" curl -sf "$EDGE/readyz"
 
 echo "resize the retention"
 run resize

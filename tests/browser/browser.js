@@ -16,6 +16,8 @@ const ARGS = [
 ];
 /** Pages that came from no address may not reach this machine otherwise. */
 const FROM_NOWHERE = '--disable-features=LocalNetworkAccessChecks';
+/** A machine that has never started it, and has two slow cores, takes longer than the default for everything. */
+const PATIENCE_MS = 90_000;
 const TYPES = { css: 'text/css', js: 'text/javascript', html: 'text/html' };
 
 /** A browser context of its own; `errors` collects what went wrong in its pages. */
@@ -25,8 +27,10 @@ export async function openBrowser(options = {}) {
     executablePath: CHROMIUM,
     args: process.env.PAGES_FROM_DISK ? [...ARGS, FROM_NOWHERE] : ARGS,
     viewport: { width: 1440, height: 900 },
+    timeout: PATIENCE_MS,
     ...options,
   });
+  context.setDefaultTimeout(PATIENCE_MS);
   const errors = [];
   context.on('weberror', (error) => errors.push(String(error.error())));
   context.on('console', (message) => {

@@ -133,7 +133,13 @@ async function dump() {
   };
   const query = new URLSearchParams(location.search);
   const name = `rejoin-clinic-${query.get('role')}-${query.get('visit')}`;
-  const got = new Set((await read(name, 'received')).map(({ id }) => id));
+  const received = await read(name, 'received');
+  const got = new Set(received.map(({ id }) => id));
+  // Each sender numbers what it sends.
+  const numbers = {};
+  for (const { channel, sender, data } of received.sort((a, b) => a.order - b.order)) (numbers[`${channel} ${sender}`] ??= []).push(data.n);
+  const disordered = Object.entries(numbers).flatMap(([from, all]) =>
+    all.flatMap((n, i) => (i > 0 && n <= all[i - 1] ? [`${from}: ${all.slice(Math.max(0, i - 3), i + 3)}`] : [])));
   const lost = (await read(name, 'sent')).filter(({ id, channel }) => channel.startsWith('room:') && !got.has(id));
   const kept = {};
   for (const { name: other } of await indexedDB.databases()) {
@@ -147,5 +153,5 @@ async function dump() {
       keys.forEach((key, i) => (String(key).includes(query.get('role')) ? (kept[key] = String(values[i]).slice(0, 120)) : 0));
     }
   }
-  return { state: document.getElementById('state').textContent, outbox: document.getElementById('outbox').innerText, lost, kept };
+  return { state: document.getElementById('state').textContent, outbox: document.getElementById('outbox').innerText, disordered, lost, kept };
 }

@@ -57,7 +57,6 @@ export class PaneView {
     line.classList.toggle('card', type !== 'chat');
     line.classList.toggle('replayed', replayed);
     line.dataset.id = message.id ?? '';
-    line.dataset.n = data?.n ?? '';
     line.dataset.from = from ?? '';
     line.dataset.channel = message.channel;
     const meta = element('div', 'meta');

@@ -98,9 +98,14 @@ function check({ channel, cursor, sender, data }) {
 
 // --- Sending ---
 
+let sentLast = 0;
+/** Numbers what is sent, by the clock: a count of what is kept would start lower after a reload that came before the
+ * last of it was kept. */
+const nextNumber = () => (sentLast = Math.max(Date.now(), sentLast + 1));
+
 function publish(channel, type, data) {
   const id = newId();
-  const n = store.sent.size + 1;
+  const n = nextNumber();
   const numbered = { ...data, n };
   const entry = { id, channel, type, n, data: numbered, text: view.textOf({ type, data }) };
   report.sent.push(briefly(entry));
