@@ -1,4 +1,4 @@
-//! The lives of a stream, as DESIGN section 5 tables them for cursors, with
+//! The lives of a stream and what each kind of cursor gets of them, with
 //! archiver and archive together.
 
 use std::sync::Arc;
