@@ -97,12 +97,32 @@ pub struct Auth {
     pub credentials_file: Option<PathBuf>,
     /// The seed of an nkey.
     pub nkey_seed: Option<String>,
+    /// A file with the same; a final newline is not part of it.
+    pub nkey_seed_file: Option<PathBuf>,
     /// A token.
     pub token: Option<String>,
+    /// A file with the same.
+    pub token_file: Option<PathBuf>,
     /// A user, with `password`.
     pub user: Option<String>,
     /// The password of `user`.
     pub password: Option<String>,
+    /// A file with the same.
+    pub password_file: Option<PathBuf>,
+}
+
+/// A secret that is given as it is, or in a file.
+pub(crate) fn secret(
+    given: Option<&String>,
+    file: Option<&PathBuf>,
+) -> std::io::Result<Option<String>> {
+    let Some(path) = file else {
+        return Ok(given.cloned());
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })?;
+    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
 impl std::fmt::Debug for Auth {
@@ -111,9 +131,12 @@ impl std::fmt::Debug for Auth {
         f.debug_struct("Auth")
             .field("credentials_file", &self.credentials_file)
             .field("nkey_seed", &self.nkey_seed.is_some())
+            .field("nkey_seed_file", &self.nkey_seed_file)
             .field("token", &self.token.is_some())
+            .field("token_file", &self.token_file)
             .field("user", &self.user)
             .field("password", &self.password.is_some())
+            .field("password_file", &self.password_file)
             .finish()
     }
 }
@@ -148,6 +171,16 @@ impl BackplaneConfig {
         let fail = |field, problem| Err(ConfigError { field, problem });
         if self.urls.is_empty() {
             return fail("urls", "needs at least one server");
+        }
+        let auth = &self.auth;
+        for (field, given, file) in [
+            ("auth.nkey_seed", &auth.nkey_seed, &auth.nkey_seed_file),
+            ("auth.token", &auth.token, &auth.token_file),
+            ("auth.password", &auth.password, &auth.password_file),
+        ] {
+            if given.is_some() && file.is_some() {
+                return fail(field, "is given twice: as it is, and in a file");
+            }
         }
         if !is_token(&self.edge, 64) {
             return fail("edge", "must be 1 to 64 of A-Z a-z 0-9 _ -");
@@ -247,6 +280,19 @@ mod tests {
         let error = config(5_000).validate().unwrap_err();
         assert_eq!(error.field, "publish_timeout_ms");
         assert!(error.problem.contains("duplicate_window_ms"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_given_once() {
+        let config = BackplaneConfig {
+            auth: Auth {
+                token: Some("t".into()),
+                token_file: Some("t".into()),
+                ..Auth::default()
+            },
+            ..BackplaneConfig::default()
+        };
+        assert_eq!(config.validate().unwrap_err().field, "auth.token");
     }
 
     #[test]

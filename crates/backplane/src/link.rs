@@ -7,7 +7,7 @@ use async_nats::{Client, ConnectOptions, Event};
 use rand::Rng;
 use tokio::sync::watch;
 
-use crate::config::BackplaneConfig;
+use crate::config::{BackplaneConfig, secret};
 use crate::stats::Counters;
 
 /// How soon a dead connection is noticed: the client library gives up after
@@ -138,12 +138,15 @@ async fn options(config: &BackplaneConfig, role: &str) -> std::io::Result<Connec
     if let Some(path) = &auth.credentials_file {
         return options.credentials_file(path).await;
     }
-    Ok(if let Some(seed) = &auth.nkey_seed {
-        options.nkey(seed.clone())
-    } else if let Some(token) = &auth.token {
-        options.token(token.clone())
+    let seed = secret(auth.nkey_seed.as_ref(), auth.nkey_seed_file.as_ref())?;
+    let token = secret(auth.token.as_ref(), auth.token_file.as_ref())?;
+    let password = secret(auth.password.as_ref(), auth.password_file.as_ref())?;
+    Ok(if let Some(seed) = seed {
+        options.nkey(seed)
+    } else if let Some(token) = token {
+        options.token(token)
     } else if let Some(user) = &auth.user {
-        options.user_and_password(user.clone(), auth.password.clone().unwrap_or_default())
+        options.user_and_password(user.clone(), password.unwrap_or_default())
     } else {
         options
     })

@@ -23,8 +23,8 @@ use tokio::time::Sleep;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt;
 
-use crate::admission::Peer;
 use crate::admission::address::{AddressPlace, Addresses, network};
+use crate::admission::{Limit, Peer};
 use crate::config::ListenConfig;
 use crate::drain::{Drain, Phase};
 
@@ -97,16 +97,18 @@ impl Socket {
 /// accepts. Connections go on by themselves until they end, or until
 /// [`Phase::Stopped`]; [`Drain::wait_empty`] tells when the last is gone.
 pub async fn serve(listener: &TcpListener, router: Router, config: &ListenConfig, drain: Drain) {
-    serve_secured(listener, router, config, drain, None).await;
+    serve_secured(listener, router, config, drain, None, |_| {}).await;
 }
 
-/// [`serve`], with TLS where there is a certificate.
+/// [`serve`], with TLS where there is a certificate; `on_refused` hears of
+/// each socket that a limit refused.
 pub async fn serve_secured(
     listener: &TcpListener,
     router: Router,
     config: &ListenConfig,
     drain: Drain,
     tls: Option<tls::Tls>,
+    on_refused: impl Fn(Limit),
 ) {
     let addresses = Addresses::default();
     let places = Arc::new(Semaphore::new(
@@ -130,12 +132,14 @@ pub async fn serve_secured(
             }
         };
         let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
+            on_refused(Limit::Sockets);
             refuse(stream);
             continue;
         };
         let address = match address_place(&addresses, config, peer) {
             Ok(address) => address,
             Err(TooManyOfAddress) => {
+                on_refused(Limit::SocketsPerIp);
                 refuse(stream);
                 continue;
             }

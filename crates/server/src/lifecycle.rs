@@ -147,6 +147,7 @@ pub async fn run(
     let tls = tls(config)?;
     let mut serving = tokio::spawn({
         let listen_config = config.edge.listen.clone();
+        let edge = edge.clone();
         if let Some(tls) = tls.clone() {
             // Crash policy: without it certificates are not renewed.
             critical.spawn(async move {
@@ -155,7 +156,8 @@ pub async fn run(
             });
         }
         async move {
-            listen::serve_secured(&listener, router, &listen_config, drain, tls).await;
+            let refused = |limit| edge.admission().note_refusal(limit);
+            listen::serve_secured(&listener, router, &listen_config, drain, tls, refused).await;
         }
     });
     let verdict = tokio::select! {
@@ -259,6 +261,7 @@ pub async fn meanwhile_waiting<T>(
         &config.edge.listen,
         drain.clone(),
         tls(config).ok().flatten(),
+        |_| {},
     );
     let mut work = pin!(work);
     let result = tokio::select! {

@@ -1,5 +1,6 @@
 //! What the store needs to know.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,12 @@ use serde::{Deserialize, Serialize};
 pub struct StoreConfig {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
+    /// A file with the password, which then stands in no URL.
+    pub password_file: Option<PathBuf>,
+    /// A file with the authorities to trust, as PEM. With it, only TLS is
+    /// spoken, and the server's certificate has to be of one of them and for
+    /// the host in `url` (`sslmode=verify-full`).
+    pub ca_file: Option<PathBuf>,
     /// Number of shards, as provisioned in the backplane.
     pub shards: u16,
     /// Connections that this process may open, 3 to 100. Few are enough:
@@ -35,6 +42,8 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             url: String::from("postgres://localhost/rejoin"),
+            password_file: None,
+            ca_file: None,
             shards: 1,
             max_connections: 10,
             acquire_timeout_ms: 500,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::timeout;
 
@@ -46,6 +46,7 @@ const SESSION: [(&str, &str); 6] = [
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    options: Arc<PgConnectOptions>,
     config: Arc<StoreConfig>,
 }
 
@@ -55,15 +56,9 @@ impl Store {
     /// [`Store::migrate`] has succeeded somewhere.
     ///
     /// # Errors
-    /// `Config` if the URL is none.
+    /// `Config` if the URL is none, or a file cannot be read.
     pub fn new(config: StoreConfig) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(&config.url)
-            .map_err(|error| StoreError::Config {
-                reason: error.to_string(),
-            })?
-            .application_name("rejoin")
-            .options(SESSION)
-            .disable_statement_logging();
+        let options = connect_options(&config)?;
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.clamp(3, 100))
             .acquire_timeout(config.acquire_timeout())
@@ -79,9 +74,10 @@ impl Store {
                 })
             })
             .idle_timeout(Duration::from_secs(300))
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone().options(SESSION));
         Ok(Self {
             pool,
+            options: Arc::new(options),
             config: Arc::new(config),
         })
     }
@@ -139,6 +135,11 @@ impl Store {
         &self.pool
     }
 
+    /// How to connect, without the pool's session settings.
+    pub(crate) fn options(&self) -> &Arc<PgConnectOptions> {
+        &self.options
+    }
+
     pub(crate) fn config(&self) -> &StoreConfig {
         &self.config
     }
@@ -156,6 +157,28 @@ impl Store {
             Err(_) => Err(StoreError::unavailable("no answer in time").into()),
         }
     }
+}
+
+/// Where Postgres is, who we are, and whom we take it for.
+fn connect_options(config: &StoreConfig) -> Result<PgConnectOptions, StoreError> {
+    let wrong = |reason: String| StoreError::Config { reason };
+    let mut options = PgConnectOptions::from_str(&config.url)
+        .map_err(|error| wrong(error.to_string()))?
+        .application_name("rejoin")
+        .disable_statement_logging();
+    if let Some(path) = &config.password_file {
+        let password = std::fs::read_to_string(path)
+            .map_err(|error| wrong(format!("password_file {}: {error}", path.display())))?;
+        // Editors end a file with a newline; nobody means it.
+        options = options.password(password.trim_end_matches(['\n', '\r']));
+    }
+    if let Some(path) = &config.ca_file {
+        // Read again at each connection; missing now, it is a mistake.
+        std::fs::metadata(path)
+            .map_err(|error| wrong(format!("ca_file {}: {error}", path.display())))?;
+        options = options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(path);
+    }
+    Ok(options)
 }
 
 /// A connection for one operation, from the pool.

@@ -15,6 +15,8 @@ pub struct Inspection {
     /// Whether a commit reaches the disk before it is acknowledged: `fsync`
     /// is on and `synchronous_commit` not off.
     pub durable: bool,
+    /// Whether TLS is spoken with it.
+    pub is_encrypted: bool,
     /// Migrations of this binary that were not applied yet.
     pub pending_migrations: usize,
 }
@@ -68,6 +70,7 @@ impl Store {
                             current_setting('server_version_num')::int / 10000 AS major,
                             current_setting('fsync') = 'on'
                                 AND current_setting('synchronous_commit') <> 'off' AS durable,
+                            (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS encrypted,
                             to_regclass('rejoin.schema_migrations') IS NOT NULL AS migrated",
                 );
                 let row = statement!(self, fetch_one, server);
@@ -88,6 +91,7 @@ impl Store {
             version: row.try_get("version")?,
             major_version: u32::try_from(row.try_get::<i32, _>("major")?).unwrap_or(0),
             durable: row.try_get("durable")?,
+            is_encrypted: row.try_get::<Option<bool>, _>("encrypted")? == Some(true),
             pending_migrations: pending.count(),
         })
     }

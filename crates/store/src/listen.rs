@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -37,10 +37,10 @@ impl Listener {
     /// Must be called within a runtime.
     pub(crate) fn start(store: &Store, channel: &'static str) -> Self {
         let (sender, notices) = mpsc::channel(WAITING_MAX);
-        let config = store.config().clone();
+        let store = store.clone();
         Self {
             notices,
-            _task: AbortOnDropHandle::new(tokio::spawn(listen(config, channel, sender))),
+            _task: AbortOnDropHandle::new(tokio::spawn(listen(store, channel, sender))),
         }
     }
 
@@ -59,9 +59,9 @@ impl Listener {
     }
 }
 
-async fn listen(config: StoreConfig, channel: &'static str, notices: mpsc::Sender<Notice>) {
+async fn listen(store: Store, channel: &'static str, notices: mpsc::Sender<Notice>) {
     loop {
-        match session(&config, channel, &notices).await {
+        match session(&store, channel, &notices).await {
             // The reader is gone.
             Ok(()) => return,
             Err(error) => {
@@ -73,12 +73,20 @@ async fn listen(config: StoreConfig, channel: &'static str, notices: mpsc::Sende
 }
 
 async fn session(
-    config: &StoreConfig,
+    store: &Store,
     channel: &str,
     notices: &mpsc::Sender<Notice>,
 ) -> Result<(), sqlx::Error> {
+    let config = store.config();
     let open = async {
-        let mut listener = PgListener::connect(&config.url).await?;
+        // A pool of its own, as one connection listens for ever.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_with(PgConnectOptions::clone(store.options()))
+            .await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(channel).await?;
         Ok::<_, sqlx::Error>(listener)
     };

@@ -4,7 +4,7 @@ mod check;
 mod deploy;
 mod metrics;
 mod recipes;
-mod traces;
+pub(crate) mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -3,6 +3,7 @@
 mod archive;
 mod batches;
 mod cluster;
+mod credentials;
 mod faults;
 mod fleet;
 mod live;

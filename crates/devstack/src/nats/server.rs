@@ -40,7 +40,8 @@ pub struct NatsOptions {
     pub sync: SyncInterval,
     /// First token of Rejoin's subjects.
     pub prefix: String,
-    /// Streams per deployment (P), at least 1: `<prefix>.pub.<ns>.<id>` is mapped to `<prefix>.msg.<p>.<ns>.<id>`.
+    /// Streams per deployment (P): `<prefix>.pub.<ns>.<id>` is mapped to `<prefix>.msg.<p>.<ns>.<id>`. 0 for no mapping,
+    /// which a server of operators and accounts does not allow.
     pub shards: u16,
     /// Whether to serve the monitoring pages; see [`NatsServer::monitor_url`].
     pub monitoring: bool,
@@ -267,14 +268,16 @@ fn configuration(
             folder.display()
         ),
     );
-    let (prefix, shards) = (&options.prefix, options.shards.max(1));
-    push(
-        &mut text,
-        format_args!(
-            "mappings = {{\n  \"{prefix}.pub.*.*\": \
-             \"{prefix}.msg.{{{{partition({shards},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}\"\n}}\n"
-        ),
-    );
+    let (prefix, shards) = (&options.prefix, options.shards);
+    if shards > 0 {
+        push(
+            &mut text,
+            format_args!(
+                "mappings = {{\n  \"{prefix}.pub.*.*\": \
+                 \"{prefix}.msg.{{{{partition({shards},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}\"\n}}\n"
+            ),
+        );
+    }
     text.push_str(cluster.unwrap_or_default());
     text.push_str(&options.extra_config);
     text.push('\n');

@@ -56,11 +56,15 @@ pub enum Limit {
     Requests,
     /// The process's memory.
     Memory,
+    /// Open sockets.
+    Sockets,
+    /// Open sockets of one address.
+    SocketsPerIp,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Connects,
         Self::ConnectsPerIp,
         Self::ConnectionsPerIp,
@@ -68,6 +72,8 @@ impl Limit {
         Self::Publishes,
         Self::Requests,
         Self::Memory,
+        Self::Sockets,
+        Self::SocketsPerIp,
     ];
 
     /// Its name in metrics.
@@ -80,6 +86,8 @@ impl Limit {
             Self::Publishes => "publishes",
             Self::Requests => "requests",
             Self::Memory => "memory",
+            Self::Sockets => "sockets",
+            Self::SocketsPerIp => "sockets_per_ip",
         }
     }
 
@@ -93,6 +101,7 @@ impl Limit {
             Self::Publishes => "too many messages in a short time",
             Self::Requests => "too many requests at the moment",
             Self::Memory => "this edge is full",
+            Self::Sockets | Self::SocketsPerIp => "too many connections",
         }
     }
 
@@ -100,7 +109,9 @@ impl Limit {
     /// which another edge may be the better one.
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::Connects | Self::Requests | Self::Memory => ErrorCode::Unavailable,
+            Self::Connects | Self::Requests | Self::Memory | Self::Sockets | Self::SocketsPerIp => {
+                ErrorCode::Unavailable
+            }
             Self::ConnectsPerIp
             | Self::ConnectionsPerIp
             | Self::ConnectionsPerUser
@@ -222,8 +233,13 @@ impl Admission {
         permit.map_err(|_full| self.refuse(Limit::Requests, Duration::from_secs(1)))
     }
 
-    fn refuse(&self, limit: Limit, retry_after: Duration) -> Refused {
+    /// Counts a refusal by the listener, which knows of no request yet.
+    pub fn note_refusal(&self, limit: Limit) {
         self.refused[limit as usize].add(1);
+    }
+
+    fn refuse(&self, limit: Limit, retry_after: Duration) -> Refused {
+        self.note_refusal(limit);
         Refused { limit, retry_after }
     }
 

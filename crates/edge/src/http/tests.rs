@@ -42,6 +42,7 @@ mod presence;
 mod publish;
 mod rights;
 mod rooms;
+mod secured;
 mod sse;
 
 const EPOCH: Epoch = Epoch(255);

@@ -64,7 +64,7 @@ impl World {
                 ..ListenConfig::default()
             };
             let drain = Drain::new(Duration::ZERO);
-            serve_secured(&listener, router, &config, drain, Some(tls)).await;
+            serve_secured(&listener, router, &config, drain, Some(tls), |_| {}).await;
         });
         address
     }

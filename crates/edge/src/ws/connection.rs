@@ -280,12 +280,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Nothing is read while what was read is not answered, or while the
     /// peer does not take the answers.
     fn may_receive(&self) -> bool {
-        if self.closing == Some(CloseCode::FrameTooLarge) {
-            // The rest of the frame is not read, and closing a TCP connection
-            // with something unread resets it: the peer would lose the close
-            // frame. It has until `gone_by` to read that.
-            return false;
-        }
         match &self.session {
             Some(session) if self.closing.is_none() => !session.is_busy() && !self.socket.is_full(),
             Some(_) | None => true,
@@ -302,6 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Received::Alive | Received::Gone => {}
             Received::WrongEncoding => self.close(CloseCode::WrongEncoding),
             Received::TooLarge => self.close(CloseCode::FrameTooLarge),
+            Received::Broken => self.end(),
         }
     }
 
@@ -450,15 +445,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn close(&mut self, code: CloseCode) {
         if self.closing.is_none() {
             self.closing = Some(code);
-            self.times.gone_by = Some(Instant::now() + CLOSE_GRACE);
-            // Its readers end here: nothing more is delivered.
-            self.session = None;
-            if self.departure.is_none() {
-                let drain = self.edge.drain().clone();
-                let stopped = async move { drain.reached(Phase::Stopped).await };
-                self.departure = Some(Box::pin(stopped));
-            }
+            self.end();
             self.socket.close(code);
+        }
+    }
+
+    /// Nothing more is delivered; the peer has a moment to read the close
+    /// frame and to answer.
+    fn end(&mut self) {
+        self.times.gone_by = Some(Instant::now() + CLOSE_GRACE);
+        // Its readers end here.
+        self.session = None;
+        if self.departure.is_none() {
+            let drain = self.edge.drain().clone();
+            let stopped = async move { drain.reached(Phase::Stopped).await };
+            self.departure = Some(Box::pin(stopped));
         }
     }
 

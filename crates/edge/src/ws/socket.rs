@@ -44,10 +44,12 @@ pub(super) enum Received {
     Alive,
     /// Text where binary was negotiated, or the other way round.
     WrongEncoding,
-    /// A frame or message over the limit.
+    /// A frame or message over the limit. Nothing more is taken in.
     TooLarge,
-    /// The peer closed, vanished, or broke the WebSocket protocol; the rest
-    /// was answered already.
+    /// The peer broke the WebSocket protocol, and was answered with a close
+    /// frame. Nothing more is taken in.
+    Broken,
+    /// The peer closed and was answered, or vanished.
     Gone,
 }
 
@@ -61,6 +63,10 @@ pub(super) struct Socket<S> {
     unflushed: bool,
     /// Nothing follows a close frame.
     closed: bool,
+    /// The rest of what the peer says is read and thrown away: closing a TCP
+    /// connection with something unread resets it, and the peer would lose
+    /// the close frame.
+    deaf: bool,
 }
 
 /// A frame to be written.
@@ -91,6 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             outgoing: Outgoing::default(),
             unflushed: false,
             closed: false,
+            deaf: false,
         }
     }
 
@@ -166,7 +173,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if written.is_err() {
             return Poll::Ready(Err(()));
         }
-        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        let mut flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        if self.deaf && self.closed && flushed.is_ok() {
+            // The peer hears the end at once, and ends too.
+            flushed = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+        }
         self.unflushed = false;
         Poll::Ready(flushed.map_err(drop))
     }
@@ -174,14 +185,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The next thing that came in.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         loop {
-            match self.decoder.next() {
-                Ok(Some(event)) => return Poll::Ready(self.on_event(event)),
-                Ok(None) => {}
-                Err(violation) => return Poll::Ready(self.on_violation(violation)),
+            if self.deaf {
+                // First, as a peer that goes on and on must not be in its way.
+                let _ = self.poll_flush(cx);
+            } else {
+                match self.decoder.next() {
+                    Ok(Some(event)) => return Poll::Ready(self.on_event(event)),
+                    Ok(None) => {}
+                    Err(violation) => return Poll::Ready(self.on_violation(violation)),
+                }
             }
             let mut space = [MaybeUninit::uninit(); READ_BYTES];
             let mut space = ReadBuf::uninit(&mut space);
             match ready!(Pin::new(&mut self.io).poll_read(cx, &mut space)) {
+                Ok(()) if self.deaf && !space.filled().is_empty() => {}
                 Ok(()) if !space.filled().is_empty() => self.decoder.feed(space.filled()),
                 Ok(()) | Err(_) => return Poll::Ready(Received::Gone),
             }
@@ -213,13 +230,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     fn on_violation(&mut self, violation: Violation) -> Received {
+        self.deaf = true;
+        self.decoder = Decoder::new(0);
         if violation == Violation::TooLarge {
             // The connection closes with the code that our protocol has for it.
             return Received::TooLarge;
         }
         tracing::debug!(%violation, "socket.broken_protocol");
         self.write_close(Some(violation.close_code()), "");
-        Received::Gone
+        Received::Broken
     }
 }
 

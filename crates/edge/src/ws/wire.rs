@@ -2,7 +2,8 @@
 //! I/O and no time. Without extensions, so every reserved bit is an error.
 //!
 //! What is kept between two reads is what is unfinished, and nothing when
-//! nothing is: an idle connection holds no buffer.
+//! nothing is: an idle connection holds no buffer. Memory is taken for what
+//! has come, never for what a header only declares.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -93,8 +94,9 @@ pub(super) struct Decoder {
     /// Longest message, in bytes.
     message_bytes_max: usize,
     held: BytesMut,
-    /// The message whose fragments are coming in; rare, so an idle
-    /// connection pays one word.
+    /// The message that comes in more than one piece: in fragments, or in a
+    /// frame that is still under way; rare, so an idle connection pays one
+    /// word.
     message: Option<Box<Unfinished>>,
 }
 
@@ -105,6 +107,17 @@ struct Unfinished {
     /// How much of a text was found to be UTF-8; the rest may be the
     /// beginning of a character.
     valid: usize,
+    rest: Rest,
+}
+
+/// What is still to come of a frame.
+#[derive(Debug)]
+struct Rest {
+    bytes: usize,
+    /// The mask, as the next byte needs it.
+    key: [u8; 4],
+    /// Whether the message ends with this frame.
+    is_final: bool,
 }
 
 /// A frame's header.
@@ -135,16 +148,32 @@ impl Decoder {
     /// The next thing that is complete.
     pub(super) fn next(&mut self) -> Result<Option<Event>, Violation> {
         loop {
+            if self.is_inside_frame() {
+                if self.held.is_empty() {
+                    return Ok(None);
+                }
+                if let Some(event) = self.go_on()? {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
             let Some(head) = self.head()? else {
                 if self.held.is_empty() {
                     self.held = BytesMut::new();
                 }
                 return Ok(None);
             };
-            let end = head.start + head.payload;
-            if self.held.len() < end {
-                self.held.reserve(end - self.held.len());
-                return Ok(None);
+            if self.held.len() < head.start + head.payload {
+                if head.opcode.is_control() {
+                    return Ok(None);
+                }
+                self.held.advance(head.start);
+                self.message(head).rest = Rest {
+                    bytes: head.payload,
+                    key: head.key,
+                    is_final: head.is_final,
+                };
+                continue;
             }
             self.held.advance(head.start);
             let mut payload = self.held.split_to(head.payload);
@@ -153,6 +182,30 @@ impl Decoder {
                 return Ok(Some(event));
             }
         }
+    }
+
+    fn is_inside_frame(&self) -> bool {
+        self.message.as_ref().is_some_and(|it| it.rest.bytes > 0)
+    }
+
+    /// Takes what has come of a frame that came in part. So text that is not
+    /// UTF-8 is noticed before the frame has ended.
+    fn go_on(&mut self) -> Result<Option<Event>, Violation> {
+        let Some(message) = &mut self.message else {
+            return Ok(None);
+        };
+        let rest = &mut message.rest;
+        let count = self.held.len().min(rest.bytes);
+        let mut piece = self.held.split_to(count);
+        unmask(&mut piece, rest.key);
+        rest.bytes -= count;
+        rest.key.rotate_left(count % 4);
+        let is_last = rest.bytes == 0 && rest.is_final;
+        message.add(&piece, is_last)?;
+        Ok(match is_last {
+            true => self.message.take().map(|message| message.finish()),
+            false => None,
+        })
     }
 
     /// The header of the next frame, checked; `None` while it is incomplete.
@@ -221,19 +274,28 @@ impl Decoder {
             }
             Opcode::Binary if head.is_final => Some(Event::Binary(payload.freeze())),
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                let message = self.message.get_or_insert_with(|| {
-                    Box::new(Unfinished {
-                        is_text: head.opcode == Opcode::Text,
-                        data: BytesMut::new(),
-                        valid: 0,
-                    })
-                });
-                message.add(&payload, head.is_final)?;
+                self.message(head).add(&payload, head.is_final)?;
                 match head.is_final {
                     true => self.message.take().map(|message| message.finish()),
                     false => None,
                 }
             }
+        })
+    }
+
+    /// The message that a frame belongs to.
+    fn message(&mut self, head: Head) -> &mut Unfinished {
+        self.message.get_or_insert_with(|| {
+            Box::new(Unfinished {
+                is_text: head.opcode == Opcode::Text,
+                data: BytesMut::new(),
+                valid: 0,
+                rest: Rest {
+                    bytes: 0,
+                    key: head.key,
+                    is_final: false,
+                },
+            })
         })
     }
 }

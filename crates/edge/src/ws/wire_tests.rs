@@ -121,6 +121,41 @@ fn text_that_is_not_utf8_is_refused_with_the_fragment_that_shows_it() {
 }
 
 #[test]
+fn text_that_is_not_utf8_is_refused_before_its_frame_has_ended() {
+    let text = [&b"Hello-\xc2\xb5@\xc3"[..], b"\xff", &[b'x'; 900]].concat();
+    let bytes = frame(0x81, &text);
+    // A header of four bytes, and a key of four.
+    let bad = 8 + text.iter().position(|byte| *byte == 0xff).unwrap();
+    for first in [1, 3, 8, 9, 10, 13, bad] {
+        let mut decoder = Decoder::new(1_000);
+        decoder.feed(&bytes[..first]);
+        assert_eq!(decoder.next(), Ok(None), "{first}");
+        decoder.feed(&bytes[first..bad]);
+        assert_eq!(decoder.next(), Ok(None), "{first}");
+        decoder.feed(&bytes[bad..=bad]);
+        assert_eq!(decoder.next(), Err(Violation::NotUtf8), "{first}");
+    }
+}
+
+#[test]
+fn a_header_alone_takes_no_memory_for_what_it_declares() {
+    const DECLARED: usize = 16 << 20;
+    for opcode in [0x81, 0x82, 0x01, 0x02] {
+        let mut decoder = Decoder::new(DECLARED);
+        let head = FrameHead::new(Opcode::Binary, DECLARED);
+        let mut bytes = head.as_bytes().to_vec();
+        bytes[0] = opcode;
+        bytes[1] |= 0x80;
+        bytes.extend_from_slice(&KEY);
+        bytes.extend_from_slice(&KEY);
+        decoder.feed(&bytes);
+        assert_eq!(decoder.next(), Ok(None));
+        let taken = decoder.message.as_ref().map_or(0, |it| it.data.capacity());
+        assert!(taken + decoder.held.capacity() < 1_024, "{taken}");
+    }
+}
+
+#[test]
 fn the_limit_is_of_a_message_and_known_from_its_header() {
     assert!(decode(&frame(0x82, &[0; 1_000])).is_ok());
     assert_eq!(

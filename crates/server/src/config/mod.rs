@@ -130,9 +130,15 @@ fn described(error: figment::Error, file: Option<&Path>) -> String {
             (false, Some(path)) => format!(" (in {})", path.display()),
             (false, None) => String::new(),
         };
-        match field.is_empty() {
-            true => format!("{}{source}", error.kind),
-            false => format!("{field}: {}{source}", error.kind),
+        let secret = error
+            .path
+            .last()
+            .is_some_and(|name| print::SECRET_FIELDS.contains(&name.as_str()));
+        match (field.is_empty(), secret) {
+            (true, _) => format!("{}{source}", error.kind),
+            // The kind quotes what was found.
+            (false, true) => format!("{field}: expected a text{source}"),
+            (false, false) => format!("{field}: {}{source}", error.kind),
         }
     };
     error.into_iter().map(one).collect::<Vec<_>>().join("; ")

@@ -6,10 +6,10 @@ use super::Config;
 const REDACTED: &str = "[redacted]";
 
 /// Fields that hold secrets, wherever they stand.
-const SECRET_FIELDS: [&str; 4] = ["secret", "password", "token", "nkey_seed"];
+pub(super) const SECRET_FIELDS: [&str; 4] = ["secret", "password", "token", "nkey_seed"];
 
 /// The configuration as TOML, without secrets: fields that hold one, and
-/// passwords in URLs.
+/// credentials in URLs.
 pub fn as_toml(config: &Config) -> Result<String, toml::ser::Error> {
     let mut value = toml::Value::try_from(config)?;
     redact(&mut value);
@@ -20,6 +20,9 @@ fn redact(value: &mut toml::Value) {
     match value {
         toml::Value::String(text) => {
             if let Some(redacted) = without_password(text) {
+                *text = redacted;
+            }
+            if let Some(redacted) = without_secret_parameters(text) {
                 *text = redacted;
             }
         }
@@ -54,9 +57,51 @@ fn without_password(text: &str) -> Option<String> {
     })
 }
 
+/// `scheme://host?password=…` with the values of such parameters replaced.
+/// `None` where there are none.
+fn without_secret_parameters(text: &str) -> Option<String> {
+    const SUSPICIOUS: [&str; 5] = ["password", "secret", "token", "key", "sig"];
+    let (address, query) = text.split_once('?')?;
+    if !address.contains("://") {
+        return None;
+    }
+    let mut found = false;
+    let parameters: Vec<String> = query
+        .split('&')
+        .map(|parameter| match parameter.split_once('=') {
+            Some((name, _)) if SUSPICIOUS.iter().any(|it| name.to_lowercase().contains(it)) => {
+                found = true;
+                format!("{name}={REDACTED}")
+            }
+            Some(_) | None => parameter.to_owned(),
+        })
+        .collect();
+    found.then(|| format!("{address}?{}", parameters.join("&")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secret_parameters_of_urls_are_redacted() {
+        let cases = [
+            ("postgres://h/d?sslmode=require", None),
+            ("what?password=1", None),
+            (
+                "postgres://h/d?a=b&password=p&c",
+                Some("postgres://h/d?a=b&password=[redacted]&c"),
+            ),
+            (
+                "https://h/?Api_Key=p",
+                Some("https://h/?Api_Key=[redacted]"),
+            ),
+        ];
+        for (text, expected) in cases {
+            let redacted = without_secret_parameters(text);
+            assert_eq!(redacted.as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn passwords_in_urls_are_redacted() {

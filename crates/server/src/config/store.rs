@@ -1,5 +1,6 @@
 //! Settings of the store, and of what moves the stream into it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use delivery::archive::ArchiveRetention;
@@ -17,6 +18,15 @@ pub struct StoreSection {
     /// means no store: no archive, rooms, receipts or outbox, and the stream
     /// alone says how far back a cursor reaches.
     pub url: String,
+    /// A file with the password, in place of one in the URL; a final newline
+    /// is not part of it. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// A file with the authorities to trust, as PEM. With it, only TLS is
+    /// spoken, and the server's certificate has to be of one of them and for
+    /// the URL's host. Default: none; then the URL's `sslmode` counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Connections that this process may open; 3 to 100. Default: 10.
     pub max_connections: u32,
     /// How long a lookup waits for an answer before it says `unavailable`, in
@@ -60,6 +70,8 @@ impl Default for StoreSection {
         let defaults = StoreConfig::default();
         Self {
             url: String::new(),
+            password_file: None,
+            ca_file: None,
             max_connections: defaults.max_connections,
             query_timeout_ms: defaults.query_timeout_ms,
             archive: ArchiveSection::default(),
@@ -98,6 +110,8 @@ impl StoreSection {
     pub fn store_config(&self, shards: u16) -> StoreConfig {
         StoreConfig {
             shards,
+            password_file: self.password_file.clone(),
+            ca_file: self.ca_file.clone(),
             max_connections: self.max_connections,
             query_timeout_ms: self.query_timeout_ms,
             ..StoreConfig::new(self.url.clone())

@@ -116,18 +116,50 @@ fn a_missing_file_and_bad_toml_are_told() {
     assert!(message.contains("line 1"), "{message}");
 }
 
-#[test]
-fn the_printed_configuration_has_no_secrets_and_can_be_read_again() {
-    let toml = format!(
-        "[edge]\nname = \"e\"\n[[edge.auth.keys]]\nalg = \"HS256\"\nsecret = \"{SECRET}\"\n\
-         [backplane]\nurls = [\"nats://u:{SECRET}@h:1\"]\n\
+/// Every place in the configuration where a secret can stand.
+fn with_secrets_everywhere() -> String {
+    format!(
+        "[trace]\nendpoint = \"http://u:{SECRET}@h/v1/traces?token={SECRET}\"\n\
+         [edge]\nname = \"e\"\n\
+         [edge.dev_controls]\nurl = \"http://127.0.0.1:1\"\ntoken = \"{SECRET}\"\napi_key = \"{SECRET}\"\n\
+         [[edge.auth.keys]]\nalg = \"HS256\"\nsecret = \"{SECRET}\"\n\
+         [edge.auth.ticket_key]\nalg = \"HS256\"\nsecret = \"{SECRET}\"\n\
+         [edge.auth.jwks]\nurl = \"https://u:{SECRET}@h/keys?key={SECRET}\"\n\
+         [edge.auth.authorizer]\nurl = \"https://u:{SECRET}@h/?api_key={SECRET}\"\nsecret = \"{SECRET}\"\n\
+         [store]\nurl = \"postgres://u:{SECRET}@h/d?password={SECRET}\"\n\
+         [backplane]\nurls = [\"nats://u:{SECRET}@h:1\", \"nats://{SECRET}@h:1\"]\n\
          [backplane.auth]\nuser = \"u\"\npassword = \"{SECRET}\"\ntoken = \"{SECRET}\"\n\
          nkey_seed = \"{SECRET}\"\n"
-    );
-    let config = load(&toml, &[]).unwrap();
+    )
+}
+
+#[test]
+fn the_printed_configuration_has_no_secrets_and_can_be_read_again() {
+    let text = with_secrets_everywhere();
+    let config = load(&text, &[]).unwrap();
     let printed = print::as_toml(&config).unwrap();
     assert!(!printed.contains(SECRET), "{printed}");
-    let again = load(&printed, &[]).unwrap();
+    // Nothing was left out instead.
+    assert_eq!(
+        printed.matches("[redacted]").count(),
+        text.matches(SECRET).count(),
+        "{printed}"
+    );
+    let again = toml::from_str::<Config>(&printed).unwrap();
     assert_eq!(again.edge.limits, config.edge.limits);
     assert_eq!(again.backplane.auth.user.as_deref(), Some("u"));
+}
+
+#[test]
+fn an_error_about_a_secret_does_not_quote_it() {
+    for (section, field) in [
+        ("backplane.auth", "password"),
+        ("backplane.auth", "token"),
+        ("backplane.auth", "nkey_seed"),
+        ("edge.auth.ticket_key", "secret"),
+    ] {
+        let message = refused(&format!("[{section}]\n{field} = 271828182845\n"), &[]);
+        assert!(message.contains(field), "{message}");
+        assert!(!message.contains("271828"), "{message}");
+    }
 }

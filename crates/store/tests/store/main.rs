@@ -13,4 +13,5 @@ mod outbox;
 mod receipts;
 mod retention;
 mod stream;
+mod tls;
 mod world;

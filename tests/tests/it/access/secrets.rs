@@ -1,17 +1,21 @@
-//! No credential in any log, however much is logged.
+//! No credential in any log or trace, however much is logged and traced.
 
 use std::time::Duration;
 
 use client::{ConnectOptions, Connection};
+use protocol::frame::Publish;
 use protocol::{Channel, ClientBody, ClientFrame, Encoding, From, MessageId};
 use tokio::time::timeout;
 
 use super::with_postgres;
 use crate::harness::raw::{Raw, TEXT};
 use crate::harness::{API_KEY, Stack, StackOptions, TokenSpec, connect, sign, until};
+use crate::operations::traces::Collector;
 
 /// In the payload of every message and signal, which are nobody's business either.
 const PAYLOAD: &str = "canary-payload-5d1f";
+/// Asks for spans.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 /// An API key that nobody knows.
 const UNKNOWN_KEY: &str = "rj_canary_of_an_unknown_key";
 
@@ -43,6 +47,15 @@ async fn use_everywhere(stack: &Stack, token: &str, tickets: &mut Vec<String>) {
                 let data = format!("\"{PAYLOAD}\"");
                 let publishing = connection.publish(MessageId::random(), room(), "", data.into());
                 publishing.await.unwrap();
+                let traced = Publish {
+                    id: MessageId::random(),
+                    channel: room(),
+                    kind: "".into(),
+                    data: format!("\"{PAYLOAD}\"").into(),
+                    traceparent: Some(TRACEPARENT.into()),
+                };
+                let published = connection.request(ClientBody::Publish(traced)).await;
+                published.unwrap();
                 // A frame that cannot be read, with the token in it.
                 let req = connection.new_req();
                 let bad = format!("{{\"req\":{req},\"refrsh\":{{\"token\":\"{token}\"}}}}");
@@ -102,9 +115,14 @@ async fn use_everywhere(stack: &Stack, token: &str, tickets: &mut Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_credential_is_in_any_log() {
+async fn no_credential_is_in_any_log_or_trace() {
+    let collector = Collector::start().await;
     let (stack, postgres) = with_postgres(StackOptions {
         log_filter: "trace".to_owned(),
+        config: format!(
+            "[trace]\nendpoint = \"http://{}/v1/traces\"\n",
+            collector.address
+        ),
         ..StackOptions::default()
     })
     .await;
@@ -132,6 +150,16 @@ async fn no_credential_is_in_any_log() {
     // Its claims or its signature would do.
     for secret in tokens.iter().chain(&tickets) {
         canaries.extend(secret.split('.').skip(1).map(str::to_owned));
+    }
+    stack.http().publish_traced(&room(), TRACEPARENT).await;
+    until("the collector has spans of both kinds", async || {
+        let sent = collector.raw();
+        sent.contains("publish room") && sent.contains("receive room")
+    })
+    .await;
+    let sent = collector.raw();
+    for canary in &canaries {
+        assert!(!sent.contains(canary.as_str()), "{canary} is in a trace");
     }
     for edge in &stack.edges {
         until("the log is written", async || {

@@ -20,30 +20,39 @@ use crate::harness::{Nats, SOON, Stack, StackOptions, until};
 type Span = (String, String, String, String);
 
 /// Takes OTLP over HTTP, as a collector does, for as long as it lives.
-struct Collector {
-    address: SocketAddr,
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
     spans: Arc<Mutex<BTreeSet<Span>>>,
+    /// All that was sent.
+    raw: Arc<Mutex<Vec<u8>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Collector {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let spans = Arc::new(Mutex::new(BTreeSet::new()));
-        let taken = Arc::clone(&spans);
+        let raw = Arc::new(Mutex::new(Vec::new()));
+        let (taken, bytes) = (Arc::clone(&spans), Arc::clone(&raw));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&taken)));
+                connections.spawn(serve(stream, Arc::clone(&taken), Arc::clone(&bytes)));
             }
         });
         Self {
             address,
             spans,
+            raw,
             _tasks: tasks,
         }
+    }
+
+    /// All that was sent, headers included, as text.
+    pub(crate) fn raw(&self) -> String {
+        String::from_utf8_lossy(&self.raw.lock().expect("not poisoned")).into_owned()
     }
 
     /// The spans of a trace.
@@ -57,7 +66,7 @@ impl Collector {
     }
 }
 
-async fn serve(stream: TcpStream, spans: Arc<Mutex<BTreeSet<Span>>>) {
+async fn serve(stream: TcpStream, spans: Arc<Mutex<BTreeSet<Span>>>, raw: Arc<Mutex<Vec<u8>>>) {
     let mut stream = BufReader::new(stream);
     loop {
         let mut length = 0;
@@ -79,6 +88,11 @@ async fn serve(stream: TcpStream, spans: Arc<Mutex<BTreeSet<Span>>>) {
         let mut body = vec![0; length];
         if stream.read_exact(&mut body).await.is_err() {
             return;
+        }
+        {
+            let mut raw = raw.lock().expect("not poisoned");
+            raw.extend_from_slice(head.as_bytes());
+            raw.extend_from_slice(&body);
         }
         let export = ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP");
         spans.lock().expect("not poisoned").extend(read(export));

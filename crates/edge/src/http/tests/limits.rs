@@ -31,7 +31,9 @@ impl Api {
         let (router, edge) = (api.router.clone(), api.edge.clone());
         tokio::spawn(async move {
             let config: &ListenConfig = &edge.config().listen;
-            listen::serve(&listener, router, config, edge.drain().clone()).await;
+            let drain = edge.drain().clone();
+            let refused = |limit| edge.admission().note_refusal(limit);
+            listen::serve_secured(&listener, router, config, drain, None, refused).await;
         });
         (api, address)
     }
@@ -290,8 +292,12 @@ async fn an_address_has_its_sockets_and_proxies_have_any_number() {
         let read = tokio::time::timeout(Duration::from_millis(500), read).await;
         read.is_ok() && answer.starts_with(b"HTTP/1.1 503")
     }
-    let (_api, address) = Api::listening(|config| config.listen.sockets_per_ip = 2).await;
+    let (api, address) = Api::listening(|config| config.listen.sockets_per_ip = 2).await;
     assert!(refused(address).await);
+    assert_eq!(api.counted("sockets_per_ip"), 1);
+    let (api, address) = Api::listening(|config| config.listen.connections = 2).await;
+    assert!(refused(address).await);
+    assert_eq!(api.counted("sockets"), 1);
     let (_api, address) = Api::listening(|config| {
         config.listen.sockets_per_ip = 2;
         config.listen.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
