@@ -329,7 +329,8 @@ async fn a_panic_ends_its_own_connection_and_is_counted() {
 async fn a_thousand_half_open_sockets_delay_nobody() {
     const SOCKETS: usize = 1_000;
     const CONNECTS: usize = 100;
-    async fn p99(address: SocketAddr) -> Duration {
+    /// Median and 99th percentile.
+    async fn connects(address: SocketAddr) -> (Duration, Duration) {
         let mut took = Vec::new();
         for _ in 0..CONNECTS {
             let begin = std::time::Instant::now();
@@ -338,10 +339,11 @@ async fn a_thousand_half_open_sockets_delay_nobody() {
             took.push(begin.elapsed());
         }
         took.sort();
-        took[CONNECTS * 99 / 100]
+        (took[CONNECTS / 2], took[CONNECTS * 99 / 100])
     }
     let (_api, address) = Api::listening(|config| config.listen.header_timeout_ms = 60_000).await;
-    let quiet = p99(address).await.min(p99(address).await);
+    connects(address).await;
+    let (quiet, quiet_p99) = connects(address).await;
     let mut half_open = Vec::new();
     for _ in 0..SOCKETS {
         let mut socket = TcpStream::connect(address).await.unwrap();
@@ -361,12 +363,14 @@ async fn a_thousand_half_open_sockets_delay_nobody() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    let busy = p99(address).await.min(p99(address).await);
+    let (busy, busy_p99) = connects(address).await;
     trickle.abort();
-    let ratio = busy.as_secs_f64() / quiet.as_secs_f64();
+    let ratio = |busy: Duration, quiet: Duration| busy.as_secs_f64() / quiet.as_secs_f64();
     eprintln!(
-        "connect p99: {quiet:?} alone, {busy:?} beside {SOCKETS} half-open sockets: {ratio:.2}"
+        "connect p99: {quiet_p99:?} alone, {busy_p99:?} beside {SOCKETS} half-open sockets: {:.2}",
+        ratio(busy_p99, quiet_p99)
     );
-    // Generous, because the machine does other things meanwhile.
-    assert!(ratio < 5.0, "{ratio}");
+    // The median, because the machine does other things meanwhile, and
+    // generous for the same reason.
+    assert!(ratio(busy, quiet) < 5.0, "{busy:?} after {quiet:?}");
 }
