@@ -178,17 +178,24 @@ struct Shared {
     connections: [AtomicUsize; Transport::ALL.len()],
 }
 
+/// Counts a connection; dropping it ends that.
+#[derive(Debug)]
+pub struct Counted {
+    registry: Registry,
+    transport: Transport,
+}
+
 /// Keeps a connection in the registry; dropping it takes it out.
 #[derive(Debug)]
 pub struct Registered {
-    registry: Registry,
+    counted: Counted,
     handle: Arc<ConnectionHandle>,
 }
 
 impl Registry {
     /// Adds a connection of a user.
     pub fn add(&self, user: UserId, device: Option<Device>, transport: Transport) -> Registered {
-        self.shared.connections[transport as usize].fetch_add(1, Ordering::Relaxed);
+        let counted = self.count(transport);
         let handle = Arc::new(ConnectionHandle {
             id: self.shared.next_id.fetch_add(1, Ordering::Relaxed) + 1,
             user: user.clone(),
@@ -205,9 +212,15 @@ impl Registry {
         // Most users have one connection.
         connections.reserve_exact(1);
         connections.push(Arc::clone(&handle));
-        Registered {
+        Registered { counted, handle }
+    }
+
+    /// Counts a connection of a service, which is nobody's to look up.
+    pub fn count(&self, transport: Transport) -> Counted {
+        self.shared.connections[transport as usize].fetch_add(1, Ordering::Relaxed);
+        Counted {
             registry: self.clone(),
-            handle,
+            transport,
         }
     }
 
@@ -303,11 +316,16 @@ impl Registered {
     }
 }
 
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let open = &self.registry.shared.connections[self.transport as usize];
+        open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
-        let open = &self.registry.shared.connections[self.handle.transport as usize];
-        open.fetch_sub(1, Ordering::Relaxed);
-        let mut by_user = self.registry.shared.by_user.lock();
+        let mut by_user = self.counted.registry.shared.by_user.lock();
         if let Some(connections) = by_user.get_mut(&self.handle.user) {
             connections.retain(|known| known.id != self.handle.id);
             if connections.is_empty() {

@@ -20,7 +20,7 @@ use protocol::{Channel, CloseCode, Device, Encoding, ErrorCode, From, encode_ser
 
 use super::error::ApiError;
 use crate::auth::{Action, Caller, TokenError};
-use crate::registry::{Command, Registered, Transport};
+use crate::registry::{Command, Counted, Registered, Transport};
 use crate::unread::Unreads;
 use crate::ws::encode_output;
 use crate::{Edge, http::positions};
@@ -51,8 +51,7 @@ type StillMember = (Channel, Result<bool, StoreFailure>);
 pub(super) struct Listening {
     edge: Edge,
     caller: Caller,
-    /// Services are in no registry: nothing outside concerns them.
-    registered: Option<Registered>,
+    known: Known,
     /// Names the client's device among the user's, for `acked` and receipts.
     device: Option<Device>,
     unreads: Unreads,
@@ -61,6 +60,13 @@ pub(super) struct Listening {
     /// At most one per channel and recheck.
     rechecks: FuturesUnordered<BoxFuture<'static, StillMember>>,
     queue: VecDeque<Heard>,
+}
+
+/// How the edge knows of it, for as long as it lasts.
+enum Known {
+    User(Registered),
+    /// Nothing outside concerns a service.
+    Service(#[expect(dead_code, reason = "held to be counted")] Counted),
 }
 
 /// Where one channel stands.
@@ -87,7 +93,7 @@ impl Listening {
         }
         // Registered before the rights are checked: a right that ends in
         // between is told through the registry.
-        let registered = match &caller {
+        let known = match &caller {
             Caller::User(grants) => {
                 let user = grants.user.clone();
                 let registered = edge.registry().add(user, device.clone(), transport);
@@ -96,9 +102,9 @@ impl Listening {
                 // The new one is among them.
                 let open = edge.registry().count_of(&grants.user);
                 edge.admission().another_of_user(open - 1)?;
-                Some(registered)
+                Known::User(registered)
             }
-            Caller::Service(_) => None,
+            Caller::Service(_) => Known::Service(edge.registry().count(transport)),
         };
         try_join_all(
             wanted
@@ -113,7 +119,7 @@ impl Listening {
         let mut listening = Self {
             edge: edge.clone(),
             caller,
-            registered,
+            known,
             device,
             unreads: Unreads::default(),
             feed: edge.hub().feed(user),
@@ -174,7 +180,10 @@ impl Listening {
 
     /// Names this request on its edge.
     pub(super) fn id(&self) -> u64 {
-        self.registered.as_ref().map_or(0, |it| it.handle().id())
+        match &self.known {
+            Known::User(registered) => registered.handle().id(),
+            Known::Service(_) => 0,
+        }
     }
 
     /// Whether everything that was missed has been told.
@@ -253,7 +262,7 @@ impl Listening {
     }
 
     fn obey(&mut self, cx: &mut Context<'_>) {
-        let Some(registered) = &self.registered else {
+        let Known::User(registered) = &self.known else {
             return;
         };
         registered.handle().register(cx.waker());

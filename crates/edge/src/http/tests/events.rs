@@ -116,8 +116,10 @@ async fn a_leaving_edge_says_so_and_is_counted() {
     let api = live.edge().await;
     let mut events = Events::open(&api, "/v1/events?channels=room:1", &token("a", 60)).await;
     events.expect("live").await;
+    let mut service = Events::open(&api, "/v1/events?channels=room:1", SERVICE_KEY).await;
+    service.expect("live").await;
     let transport = crate::registry::Transport::EventStream;
-    assert_eq!(api.edge.registry().connections(transport), 1);
+    assert_eq!(api.edge.registry().connections(transport), 2);
     api.edge.drain().advance(Phase::Leaving);
     let goaway = events.expect("goaway").await;
     assert_eq!(goaway.frame["goaway"]["reason"], "drain");
@@ -127,11 +129,13 @@ async fn a_leaving_edge_says_so_and_is_counted() {
     );
     assert_eq!(goaway.id, at(0));
     assert_eq!(events.next().await, None);
+    service.expect("goaway").await;
     drop(events);
+    drop(service);
     assert_eq!(api.edge.registry().connections(transport), 0);
     let draining = Some(protocol::CloseCode::Draining);
     let closes: Vec<_> = api.edge.counters().closes().collect();
-    assert!(closes.contains(&(draining, 1)), "{closes:?}");
+    assert!(closes.contains(&(draining, 2)), "{closes:?}");
     let late = api.get("/v1/events?channels=room:1", SERVICE_KEY).await;
     assert_eq!(late.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(late.code(), "unavailable");
