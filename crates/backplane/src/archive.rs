@@ -6,12 +6,13 @@ pub(crate) mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delivery::archive::{ArchiveSource, SourceBatch, SourceError, SourceState};
+use delivery::archive::{ArchiveSource, SourceBatch, SourceError, SourceState, Told};
 use futures_util::future::BoxFuture;
 use protocol::Epoch;
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::api::{self, ApiError, Success};
 use crate::connect::Inner;
@@ -180,6 +181,11 @@ impl ArchiveSource for StreamArchiveSource {
 
     fn last_before(&self, time_ms: i64) -> BoxFuture<'_, Result<Option<u64>, SourceError>> {
         Box::pin(self.newest_before(time_ms))
+    }
+
+    fn told(&self, ended: Epoch, next: Epoch, seen: Instant) -> Told {
+        let witnesses = self.inner.witnesses.lock();
+        witnesses.told(self.shard, ended, next, seen)
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use protocol::Channel;
 use tokio::sync::Semaphore;
 
 use crate::api::{self, ApiError, code};
 use crate::archive::StreamArchiveSource;
 use crate::config::{BackplaneConfig, ConfigError};
-use crate::fleet::FleetBus;
+use crate::fleet::{self, FleetBus};
 use crate::link::Link;
+use crate::lives::{Life, Witnesses};
 use crate::log::StreamLog;
 use crate::monitor::AbortOnDrop;
 use crate::names::Names;
@@ -97,6 +99,11 @@ pub(crate) struct Inner {
     pub(crate) publish_permits: Semaphore,
     pub(crate) catchup_permits: Semaphore,
     pub(crate) monitor: OnceLock<AbortOnDrop>,
+    /// Of the process's heartbeats: a restarted edge keeps its name only.
+    pub(crate) process: u64,
+    /// What other edges say, where an archiver needs it.
+    pub(crate) witnesses: Mutex<Witnesses>,
+    pub(crate) listener: OnceLock<AbortOnDrop>,
 }
 
 impl Inner {
@@ -104,6 +111,13 @@ impl Inner {
     pub(crate) async fn fresh(&self, shard: &Shard) -> Result<StreamState, ApiError> {
         let timeout = self.config.request_timeout();
         shard.fresh(&self.catchup.client, timeout).await
+    }
+
+    /// How far this process has got in each life of the streams; see
+    /// [`crate::lives`].
+    pub(crate) fn lives(&self, leaving: bool) -> Vec<Life> {
+        let reports = self.shards.iter().map(|shard| shard.report(leaving));
+        reports.flatten().collect()
     }
 
     /// The shard with this number. Callers take numbers below `shards`.
@@ -136,6 +150,9 @@ impl Backplane {
             publish_permits: Semaphore::new(config.publish_in_flight),
             catchup_permits: Semaphore::new(config.catchup_in_flight),
             monitor: OnceLock::new(),
+            process: rand::random(),
+            witnesses: Mutex::default(),
+            listener: OnceLock::new(),
             config,
             names,
             publish,
@@ -207,6 +224,7 @@ impl Backplane {
     /// A shard, below [`Backplane::shards`], as the archiver reads it. Only
     /// one at a time may be in use in the whole deployment.
     pub fn archive_source(&self, shard: u16) -> StreamArchiveSource {
+        fleet::listen(&self.inner);
         StreamArchiveSource::new(self.inner.clone(), shard)
     }
 

@@ -6,12 +6,12 @@
 //! | `<prefix>.admin.<operation>` | one of the edges, for the whole fleet |
 //! | `<prefix>.admin.edge.<edge>.<operation>` | that edge, for itself |
 //! | `<prefix>.admin.every.<operation>` | every edge, for itself |
-//! | `<prefix>.ctl.edge.beat`, `….bye` | nobody: an edge is there, or leaves |
+//! | `<prefix>.ctl.edge.beat`, `….bye` | nobody: an edge is there, or leaves, and has got so far ([`crate::lives`]) |
 
 mod roster;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::header::{HeaderName, IntoHeaderName};
@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::connect::Inner;
+use crate::lives::Life;
+use crate::monitor::AbortOnDrop;
 use roster::Roster;
 
 /// How often an edge says that it is there.
@@ -51,6 +53,12 @@ const ASKER: HeaderName = HeaderName::from_static("rejoin-asker");
 struct Beat {
     edge: Box<str>,
     takes_connections: bool,
+    /// Which process it is; 0 of one that does not say.
+    #[serde(default)]
+    process: u64,
+    /// How far it has got in each life of the streams.
+    #[serde(default)]
+    lives: Vec<Life>,
 }
 
 /// A handle to the other edges.
@@ -74,12 +82,12 @@ impl FleetBus {
     }
 
     async fn beat(&self, takes_connections: bool) {
-        self.say("edge.beat", takes_connections).await;
+        self.say("edge.beat", takes_connections, false).await;
     }
 
     /// Best effort: the next beat comes in a second, and an edge that leaves
     /// without a word is found out about a little later.
-    async fn say(&self, control: &str, takes_connections: bool) {
+    async fn say(&self, control: &str, takes_connections: bool, leaving: bool) {
         let link = &self.inner.catchup;
         if !link.is_up() {
             return;
@@ -87,6 +95,8 @@ impl FleetBus {
         let beat = Beat {
             edge: self.own_name().into(),
             takes_connections,
+            process: self.inner.process,
+            lives: self.inner.lives(leaving),
         };
         let Ok(body) = serde_json::to_vec(&beat) else {
             return;
@@ -236,6 +246,39 @@ impl FleetBus {
     }
 }
 
+/// Listens to what edges say of the streams' lives, once per backplane.
+pub(crate) fn listen(inner: &Arc<Inner>) {
+    inner
+        .listener
+        .get_or_init(|| AbortOnDrop::new(tokio::spawn(listen_to_all(Arc::downgrade(inner)))));
+}
+
+async fn listen_to_all(weak: Weak<Inner>) {
+    let Some(inner) = weak.upgrade() else { return };
+    let client = inner.catchup.client.clone();
+    let subject = inner.names.control("edge.*");
+    drop(inner);
+    // Only a closed connection refuses a subscription; without it there is
+    // doubt about every ended life.
+    let Ok(mut heard) = client.subscribe(subject).await else {
+        return;
+    };
+    if client.flush().await.is_err() {
+        return;
+    }
+    if let Some(inner) = weak.upgrade() {
+        inner.witnesses.lock().listen(Instant::now());
+    }
+    while let Some(message) = heard.next().await {
+        let Some(inner) = weak.upgrade() else { return };
+        if let Ok(beat) = serde_json::from_slice::<Beat>(&message.payload) {
+            let leaves = message.subject.ends_with(".bye");
+            let mut witnesses = inner.witnesses.lock();
+            witnesses.heard(&beat.edge, beat.process, beat.lives, leaves, Instant::now());
+        }
+    }
+}
+
 /// A service and what it listens to.
 struct Running {
     heard: Subscriber,
@@ -323,7 +366,7 @@ impl Fleet for FleetBus {
 
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.say("edge.bye", false).await;
+            self.say("edge.bye", false, true).await;
             // Best effort, like the word itself.
             let flush = self.inner.catchup.client.flush();
             let _ = tokio::time::timeout(BEAT_INTERVAL, flush).await;

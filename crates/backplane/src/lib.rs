@@ -33,6 +33,7 @@ pub mod usage;
 mod api;
 mod direct;
 mod link;
+mod lives;
 mod message;
 mod monitor;
 mod names;

@@ -73,6 +73,9 @@ impl StreamLog {
         // without a trace.
         let state = self.inner.fresh(shard).await.map_err(unanswered)?;
         check_reach(&state, *after)?;
+        if !shard.tell(Cursor::new(after.epoch, page.through)) {
+            return Err(PageError::UnknownEpoch);
+        }
         Ok(page)
     }
 

@@ -168,8 +168,15 @@ impl Publisher {
         if !ack.duplicate && epoch == known.epoch {
             shard.saw(ack.seq);
         }
+        let cursor = Cursor::new(epoch, ack.seq);
+        if !shard.tell(cursor) {
+            // The others were told that this life of the stream ended before.
+            return Err(unavailable(
+                "the stream was replaced while the message was under way",
+            ));
+        }
         Ok(Published {
-            cursor: Cursor::new(epoch, ack.seq),
+            cursor,
             duplicate: ack.duplicate,
         })
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::Client;
+use parking_lot::Mutex as ShortMutex;
 use protocol::{Cursor, Epoch};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::api::{self, ApiError, PeerBody, StreamInfo};
+use crate::lives::{Life, Progress};
 
 /// Metadata key of the value that makes an epoch.
 pub(crate) const EPOCH_KEY: &str = "rejoin-epoch";
@@ -156,6 +158,8 @@ pub(crate) struct Shard {
     state: watch::Sender<Option<StreamState>>,
     /// The highest sequence known to be taken in the current epoch.
     highest: AtomicU64,
+    /// What others were told of each life of the stream.
+    told: ShortMutex<Progress>,
     /// How many things have happened after which the epoch may be another.
     suspicions: AtomicU64,
     /// How many of them had happened when it was last confirmed.
@@ -172,6 +176,7 @@ impl Shard {
             stream,
             state: watch::Sender::new(None),
             highest: AtomicU64::new(0),
+            told: ShortMutex::default(),
             suspicions: AtomicU64::new(1),
             cleared: AtomicU64::new(0),
             asked: Mutex::new(None),
@@ -207,6 +212,17 @@ impl Shard {
         self.highest.fetch_max(seq, Ordering::Relaxed);
     }
 
+    /// Whether a client may be told of this position. Asked before anybody
+    /// is: then it is counted as told.
+    pub(crate) fn tell(&self, position: Cursor) -> bool {
+        self.told.lock().tell(position.epoch, position.seq)
+    }
+
+    /// For a heartbeat, see [`Progress::report`].
+    pub(crate) fn report(&self, leaving: bool) -> Vec<Life> {
+        self.told.lock().report(self.number, leaving)
+    }
+
     /// The stream may have become another one.
     pub(crate) fn suspect(&self) {
         self.suspicions.fetch_add(1, Ordering::AcqRel);
@@ -239,6 +255,7 @@ impl Shard {
         } else {
             self.saw(state.last);
         }
+        self.told.lock().lives(state.epoch, state.last);
         self.state.send_if_modified(|known| {
             let changed = *known != Some(state);
             *known = Some(state);

@@ -241,7 +241,11 @@ impl Session {
                 Heard::Message(first) => {
                     let from = self.through;
                     let hole = self.drain(inner, first)?;
-                    inner.shard(shard).saw(self.through);
+                    let shard_of = inner.shard(shard);
+                    shard_of.saw(self.through);
+                    if !shard_of.tell(Cursor::new(self.epoch, self.through)) {
+                        return Err(Broken::Ended("the stream is another one".into()));
+                    }
                     match hole {
                         None => return Ok((std::mem::take(&mut self.held), self.through)),
                         Some(_) => self.check_hole(inner, shard, from),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use protocol::{Channel, Cursor, Epoch};
+use tokio::time::Instant;
 
 use crate::log::PageError;
 use crate::message::Message;
@@ -50,6 +51,17 @@ pub struct SourceState {
     pub max_bytes: u64,
 }
 
+/// How far an ended epoch was known to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// No edge told anybody of a message after this sequence, and none will.
+    Through(u64),
+    /// An edge that may know of more has not spoken yet.
+    NotYet,
+    /// Not everybody was heard when it mattered: it will never be known.
+    Unknown,
+}
+
 /// The stream could not be asked.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the stream is unavailable: {reason}")]
@@ -82,6 +94,11 @@ pub trait ArchiveSource: Send + Sync {
     fn trim_through(&self, seq: u64) -> BoxFuture<'_, Result<(), SourceError>>;
     /// The newest sequence stored before this time, for trimming by age.
     fn last_before(&self, time_ms: i64) -> BoxFuture<'_, Result<Option<u64>, SourceError>>;
+    /// The highest sequence of an ended epoch that any edge told anybody of,
+    /// by an acknowledgement or a delivery, as far as it is known now. `next`
+    /// is the epoch that the stream is in, and `seen` when the stream was last
+    /// looked at: only edges that were there since then may know of more.
+    fn told(&self, ended: Epoch, next: Epoch, seen: Instant) -> Told;
 }
 
 /// The right to write one shard's archive, until another takes it over.

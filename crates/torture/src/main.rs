@@ -38,7 +38,8 @@ struct Arguments {
     /// Only some faults, each once.
     #[arg(long)]
     short: bool,
-    /// Only faults that edges live through, again and again, to see whether their memory, descriptors and threads grow.
+    /// Only faults that edges live through, again and again, to see whether their memory, descriptors, threads and
+    /// tasks grow.
     #[arg(long, conflicts_with = "short")]
     soak: bool,
     /// The program under test. Default: `rejoin` beside this one.
@@ -153,7 +154,7 @@ impl State {
                 let seed = self.random.random();
                 one(world, fault, seed, &mut self.table).await?;
                 if let Some(soak) = &mut self.soak {
-                    say(&format!("    {}", soak.sample(world)));
+                    say(&format!("    {}", soak.sample(world).await));
                 }
             }
             first = false;
@@ -183,8 +184,8 @@ impl State {
         }
         if let Some(soak) = &self.soak {
             say(match soak.is_telling() {
-                true => "memory, descriptors and threads were compared",
-                false => "too short to compare memory, descriptors and threads",
+                true => "memory, descriptors, threads and tasks were compared",
+                false => "too short to compare memory, descriptors, threads and tasks",
             });
         }
         table.is_clean() && growth.is_empty()

@@ -1,4 +1,4 @@
-//! Whether long-lived edges stay as they are: memory, descriptors and threads, at rest after each run.
+//! Whether long-lived edges stay as they are: memory, descriptors, threads and tasks, at rest after each run.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::world::World;
 /// fill, and allocators keep what they had at a peak.
 const RSS_GROWTH: f64 = 1.25;
 const RSS_SLACK_KB: u64 = 16 * 1024;
-/// Descriptors and threads may differ by this many: idle connections of pools, and of runs that have just ended.
+/// Descriptors, threads and tasks may differ by this many: idle connections of pools, and of runs that have just ended.
 const COUNT_SLACK: u64 = 12;
 /// Fewer samples say nothing about growth.
 const SAMPLES_MIN: usize = 9;
@@ -20,6 +20,8 @@ struct Sample {
     rss_kb: u64,
     descriptors: u64,
     threads: u64,
+    /// Of tokio; unknown while the edge does not answer.
+    tasks: Option<u64>,
 }
 
 /// Samples of all edges.
@@ -30,17 +32,19 @@ pub(crate) struct Soak {
 
 impl Soak {
     /// Looks at every edge; what cannot be read (there is no /proc) is left out.
-    pub(crate) fn sample(&mut self, world: &World) -> String {
+    pub(crate) async fn sample(&mut self, world: &World) -> String {
         self.edges.resize(world.edges.len(), Vec::new());
         let mut words = Vec::new();
         for (edge, samples) in world.edges.iter().zip(&mut self.edges) {
-            if let Some(sample) = look(edge.program.pid()) {
+            let tasks = edge.program.metric("rejoin_tasks").await;
+            if let Some(sample) = look(edge.program.pid(), tasks) {
                 words.push(format!(
-                    "{} {} MiB, {} descriptors, {} threads",
+                    "{} {} MiB, {} descriptors, {} threads, {} tasks",
                     edge.program.name,
                     sample.rss_kb / 1024,
                     sample.descriptors,
-                    sample.threads
+                    sample.threads,
+                    sample.tasks.unwrap_or(0),
                 ));
                 samples.push(sample);
             }
@@ -85,10 +89,11 @@ fn grown(edge: usize, samples: &[Sample]) -> Vec<String> {
     compare("memory (KiB)", |it| it.rss_kb, memory);
     compare("descriptors", |it| it.descriptors, |it| it + COUNT_SLACK);
     compare("threads", |it| it.threads, |it| it + COUNT_SLACK);
+    compare("tasks", |it| it.tasks.unwrap_or(0), |it| it + COUNT_SLACK);
     words
 }
 
-fn look(pid: u32) -> Option<Sample> {
+fn look(pid: u32, tasks: Option<u64>) -> Option<Sample> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let number = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -100,6 +105,7 @@ fn look(pid: u32) -> Option<Sample> {
         rss_kb: number("VmRSS:")?,
         descriptors: descriptors as u64,
         threads: number("Threads:")?,
+        tasks,
     })
 }
 
@@ -113,6 +119,7 @@ mod tests {
             rss_kb: rss_kb(number),
             descriptors: descriptors(number),
             threads: 4,
+            tasks: Some(20 + descriptors(number)),
         };
         (0..12).map(sample).collect()
     }
@@ -122,7 +129,7 @@ mod tests {
         let flat = samples(|it| 50_000 + 40_000 * u64::from(it == 6), |it| 40 + it % 3);
         assert_eq!(grown(1, &flat), [""; 0]);
         let leaks = samples(|it| 50_000 + 5_000 * it, |it| 40 + 2 * it);
-        assert_eq!(grown(1, &leaks).len(), 2);
+        assert_eq!(grown(1, &leaks).len(), 3);
         let mut restarted = flat;
         restarted[5].pid = 2;
         assert_eq!(grown(1, &restarted).len(), 1);

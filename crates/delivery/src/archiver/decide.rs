@@ -59,7 +59,9 @@ pub(crate) fn inspect(
 ///
 /// `common` is the newest sequence that the stream holds with the same
 /// content as the archive has for the old epoch. `restored` says that the
-/// stream still carried the old epoch's mark.
+/// stream still carried the old epoch's mark. `told` is the highest sequence
+/// of the old epoch that anybody was told of, if everybody who may know was
+/// heard.
 pub(crate) fn new_epoch(
     epoch: Epoch,
     archived: Option<&ArchivedEpoch>,
@@ -67,6 +69,7 @@ pub(crate) fn new_epoch(
     common: Option<u64>,
     restored: bool,
     max_evidence_age: Duration,
+    told: Option<u64>,
 ) -> NewEpoch {
     let before_first = state.first.saturating_sub(1);
     let empty = state.last < state.first;
@@ -83,14 +86,18 @@ pub(crate) fn new_epoch(
         epoch,
         start,
         floor,
-        previous_complete: archived.is_some_and(|archived| is_complete(archived, max_evidence_age)),
+        previous_complete: archived.is_some_and(|archived| {
+            may_be_complete(archived, max_evidence_age)
+                && told.is_some_and(|told| told <= archived.watermark)
+        }),
     }
 }
 
-/// Whether the archive holds all of an epoch that has ended: nobody saw more
-/// of it than is archived, and somebody had looked recently. Without the
-/// second, messages may have come and gone with the stream unseen.
-fn is_complete(archived: &ArchivedEpoch, max_evidence_age: Duration) -> bool {
+/// Whether the archive may hold all of an epoch that has ended: the archiver
+/// saw no more of it than is archived, and had looked recently. What came
+/// after that look, and was lost with the stream, only the edges know: it is
+/// complete if none of them told anybody of more.
+pub(crate) fn may_be_complete(archived: &ArchivedEpoch, max_evidence_age: Duration) -> bool {
     archived.observed <= archived.watermark && archived.observed_age <= max_evidence_age
 }
 
@@ -157,7 +164,7 @@ mod tests {
     fn an_empty_archive_starts_where_the_stream_starts() {
         let state = stream(NEW, 11, 20);
         assert_eq!(inspect(None, &state, None), Verdict::First);
-        let new = new_epoch(NEW, None, &state, None, false, FRESH);
+        let new = new_epoch(NEW, None, &state, None, false, FRESH, Some(0));
         assert_eq!((new.start, new.floor), (0, 10));
         assert!(!new.previous_complete);
     }
@@ -214,22 +221,29 @@ mod tests {
     #[test]
     fn a_restored_copy_begins_where_it_parts_from_the_archive() {
         let state = stream(OLD, 1, 8);
-        let new = new_epoch(NEW, Some(&archived(10, 10)), &state, Some(6), true, FRESH);
+        let archived = archived(10, 10);
+        let told = Some(10);
+        let new = new_epoch(NEW, Some(&archived), &state, Some(6), true, FRESH, told);
         assert_eq!((new.start, new.floor), (6, 6));
         assert!(new.previous_complete);
         let empty = stream(OLD, 6, 5);
-        let new = new_epoch(NEW, Some(&archived(10, 10)), &empty, None, true, FRESH);
+        let new = new_epoch(NEW, Some(&archived), &empty, None, true, FRESH, told);
         assert_eq!((new.start, new.floor), (5, 5));
     }
 
     #[test]
     fn an_epoch_is_complete_only_on_recent_evidence_of_everybody() {
         let state = stream(NEW, 1, 0);
-        let complete = |archived: &ArchivedEpoch| {
-            new_epoch(NEW, Some(archived), &state, None, false, FRESH).previous_complete
+        let told = |archived: &ArchivedEpoch, told| {
+            new_epoch(NEW, Some(archived), &state, None, false, FRESH, told).previous_complete
         };
+        let complete = |archived: &ArchivedEpoch| told(archived, Some(10));
         assert!(complete(&archived(10, 10)));
         assert!(!complete(&archived(10, 11)));
+        // Acknowledged after the archiver had looked, and lost with the stream.
+        assert!(!told(&archived(10, 10), Some(11)));
+        // Somebody who may know of such a message cannot be heard.
+        assert!(!told(&archived(10, 10), None));
         let stale = ArchivedEpoch {
             observed_age: FRESH + Duration::from_millis(1),
             ..archived(10, 10)
@@ -295,7 +309,9 @@ mod tests {
         ) {
             let state = stream(NEW, first, first - 1 + held);
             let common = common.filter(|c| *c >= state.first && *c <= state.last);
-            let new = new_epoch(NEW, Some(&archived(50, 50)), &state, common, restored, FRESH);
+            let archived = archived(50, 50);
+            let new =
+                new_epoch(NEW, Some(&archived), &state, common, restored, FRESH, Some(50));
             prop_assert!(new.start <= new.floor);
             prop_assert!(new.floor + 1 >= state.first);
         }

@@ -1,14 +1,25 @@
 //! Comparing the lives of stream and archive, and beginning new epochs.
 
+use std::time::Duration;
+
 use protocol::{Cursor, Epoch};
+use tokio::time::{Instant, sleep};
 
 use super::decide::{self, Verdict};
 use super::{Archiver, Interruption, Position};
-use crate::archive::{ArchiveSink, ArchiveSource, ArchivedEpoch, Lease, SourceState};
+use crate::archive::{
+    ArchiveSink, ArchiveSource, ArchivedEpoch, Lease, SinkError, SourceState, Told,
+};
 
 /// How many neighbours of a deleted message the search for the common part of
 /// two lives looks at before it gives up on that side.
 const PROBE_NEIGHBOURS: u64 = 64;
+
+/// How long the edges are waited for when an epoch has ended. They hear of it
+/// at once and say so within a second; one that takes longer is cut off, and
+/// nobody with a cursor of either epoch gets on before this is decided.
+const TOLD_WAIT: Duration = Duration::from_secs(5);
+const TOLD_POLL: Duration = Duration::from_millis(100);
 
 impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
     /// Compares stream and archive and brings the archive to where archiving
@@ -95,6 +106,10 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             state.epoch
         };
         loop {
+            let told = match archived {
+                Some(archived) => self.told(lease, archived, epoch).await?,
+                None => None,
+            };
             let new = decide::new_epoch(
                 epoch,
                 archived,
@@ -102,6 +117,7 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
                 common,
                 restored,
                 self.config.max_evidence_age,
+                told,
             );
             if self.sink.begin_epoch(lease, &new).await? {
                 tracing::warn!(
@@ -117,6 +133,34 @@ impl<S: ArchiveSource, K: ArchiveSink> Archiver<S, K> {
             }
             // The stream carries an epoch that had ended before.
             epoch = self.source.begin_epoch().await?;
+        }
+    }
+
+    /// The highest sequence of the ended epoch that anybody was told of.
+    /// Waits for the edges for a bounded time, and keeps the lease meanwhile.
+    async fn told(
+        &self,
+        lease: &Lease,
+        ended: &ArchivedEpoch,
+        next: Epoch,
+    ) -> Result<Option<u64>, Interruption> {
+        if !decide::may_be_complete(ended, self.config.max_evidence_age) {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let seen = now.checked_sub(ended.observed_age).unwrap_or(now);
+        loop {
+            match self.source.told(ended.epoch, next, seen) {
+                Told::Through(seq) => return Ok(Some(seq)),
+                Told::NotYet if now.elapsed() < TOLD_WAIT => {}
+                Told::NotYet | Told::Unknown => return Ok(None),
+            }
+            let held = (self.config.holder.as_str(), self.config.lease_ttl);
+            let held = self.sink.acquire(self.shard, held.0, held.1).await?;
+            if held.as_ref() != Some(lease) {
+                return Err(SinkError::Fenced.into());
+            }
+            sleep(TOLD_POLL).await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The process, under the names that Prometheus' client libraries use.
 //!
-//! Linux only: elsewhere there is no `/proc`, and these are left out.
+//! Linux only, but for the tasks: elsewhere there is no `/proc`, and these are
+//! left out.
 
 use std::fs;
 
@@ -15,6 +16,12 @@ const TICKS_PER_S: f64 = 100.0;
 /// Shows the process's numbers.
 pub fn add(edge: &Edge) {
     edge.metrics().add(|out| {
+        // Outside of a runtime there are no tasks to count.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let help = "Asynchronous tasks that have not ended.";
+            out.gauge("rejoin_tasks", help)
+                .value(runtime.metrics().num_alive_tasks() as u64);
+        }
         // Nothing is shown where nothing is known.
         let _ = write(out);
     });

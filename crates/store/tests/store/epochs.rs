@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use delivery::archive::Told;
 use delivery::archiver::ArchiverStats;
 use delivery::{Log, Page, PageError, PageRequest};
 use protocol::{Cursor, Epoch};
@@ -168,6 +169,35 @@ async fn recreated_unseen_the_old_epoch_is_not_trusted() {
     );
     drop(stop);
     task.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_only_an_edge_saw_of_a_deleted_stream_is_not_passed_over() {
+    let store = store().await;
+    let stream = MemoryStream::new(EPOCH);
+    publish(&stream, 10, START_MS);
+    let running = Running::start(&store, &stream);
+    running.caught_up(&store, &stream).await;
+    // Number 11 is stored, acknowledged and gone between two looks of the
+    // archiver: the edge that acknowledged it has not spoken yet.
+    stream.set_told(Told::NotYet);
+    stream.recreate(OTHER_EPOCH);
+    publish(&stream, 1, START_MS);
+    let interrupted = running.stats.interruptions();
+    eventually("the archiver has found the new epoch", || async {
+        running.stats.interruptions() > interrupted
+    })
+    .await;
+    assert_eq!(running.stats.epochs(), 1, "it waits for the edge");
+    stream.set_told(Told::Through(11));
+    running.caught_up(&store, &stream).await;
+    for after in [7, 10] {
+        assert_eq!(
+            page(&store, EPOCH, after).await.unwrap_err(),
+            PageError::UnknownEpoch
+        );
+    }
+    running.stop().await;
 }
 
 #[tokio::test]

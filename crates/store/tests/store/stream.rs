@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delivery::archive::{ArchiveSource, SourceBatch, SourceError, SourceMessage, SourceState};
+use delivery::archive::{
+    ArchiveSource, SourceBatch, SourceError, SourceMessage, SourceState, Told,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::{Epoch, MessageId};
+use tokio::time::Instant;
 
 use crate::world::message;
 
@@ -31,6 +34,8 @@ pub(crate) struct State {
     pub(crate) trimmed: u64,
     /// Fail each call with this probability, in percent.
     fail_percent: u32,
+    /// What edges say that they told others of the life that has ended.
+    told: Option<Told>,
     down: bool,
     random: u64,
 }
@@ -42,6 +47,7 @@ impl MemoryStream {
             let mut state = stream.state.lock();
             state.epoch = epoch.0;
             state.first = 1;
+            state.told = Some(Told::Through(0));
             state.random = 0x9e37_79b9_7f4a_7c15;
         }
         stream
@@ -86,6 +92,7 @@ impl MemoryStream {
             epoch: epoch.0,
             first: 1,
             random: state.random,
+            told: state.told,
             ..State::default()
         };
     }
@@ -113,6 +120,10 @@ impl MemoryStream {
     pub(crate) fn steal(&self, count: u64) {
         let mut state = self.state.lock();
         state.delivered = (state.delivered + count).min(state.last);
+    }
+
+    pub(crate) fn set_told(&self, told: Told) {
+        self.state.lock().told = Some(told);
     }
 
     pub(crate) fn set_down(&self, down: bool) {
@@ -259,5 +270,9 @@ impl ArchiveSource for MemoryStream {
             })
         }
         .boxed()
+    }
+
+    fn told(&self, _ended: Epoch, _next: Epoch, _seen: Instant) -> Told {
+        self.state.lock().told.unwrap_or(Told::NotYet)
     }
 }

@@ -174,7 +174,7 @@ fn data() -> Vec<Fault> {
             "stream deleted at rest",
             data::stream_deleted_at_rest
         ),
-        fault!(Single, "stream deleted under load", data::stream_deleted).known(),
+        fault!(Single, "stream deleted under load", data::stream_deleted),
         fault!(Single, "stream purged at rest", data::stream_purged_at_rest),
         fault!(Single, "stream purged under load", data::stream_purged),
         fault!(Single, "stream trimmed below cursors", data::stream_trimmed),

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use protocol::{Channel, Cursor};
+use protocol::{Channel, Cursor, Epoch};
 use torture::history::ClientId;
 
 #[derive(Default)]
 struct Inner {
     clients: HashMap<ClientId, Standing>,
     acked: HashMap<Channel, Cursor>,
+    /// In the order in which they were first acknowledged in.
+    epochs: Vec<Epoch>,
     /// When the fault was over.
     healed: Option<Duration>,
     recovered: HashMap<ClientId, Duration>,
@@ -50,9 +52,14 @@ impl Progress {
 
     pub(crate) fn acked(&self, channel: &Channel, cursor: Cursor) {
         let mut inner = self.0.lock();
-        let newest = inner.acked.entry(channel.clone()).or_insert(cursor);
-        if newest.epoch != cursor.epoch || newest.seq < cursor.seq {
-            *newest = cursor;
+        if !inner.epochs.contains(&cursor.epoch) {
+            inner.epochs.push(cursor.epoch);
+        }
+        // A message may be asked for again that an earlier life of the stream had taken.
+        let place = |at: Cursor| (inner.epochs.iter().position(|it| *it == at.epoch), at.seq);
+        let newest = inner.acked.get(channel);
+        if newest.is_none_or(|newest| place(*newest) < place(cursor)) {
+            inner.acked.insert(channel.clone(), cursor);
         }
     }
 

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::API_KEY;
+
 /// A process that can be hurt and started again.
 pub(crate) struct Program {
     pub(crate) name: String,
@@ -84,20 +86,39 @@ impl Program {
         self.process.pid()
     }
 
+    /// The value of a metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
+        let text = timeout(Duration::from_secs(2), self.get("/metrics"));
+        let text = text.await.ok()??;
+        let of_name = |line: &str| {
+            let value = line.strip_prefix(name)?.strip_prefix(' ')?;
+            value.trim().parse::<f64>().ok()
+        };
+        text.lines().find_map(of_name).map(|it| it as u64)
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let address = self.port.as_ref().map(PortLease::addr)?;
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {API_KEY}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
     /// Waits until `/readyz` says so.
     pub(crate) async fn ready(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let Some(address) = self.port.as_ref().map(PortLease::addr) else {
+        if self.port.is_none() {
             return Ok(());
-        };
+        }
         let end = Instant::now() + patience;
         loop {
             let asked = async {
-                let mut stream = TcpStream::connect(address).await.ok()?;
-                let request = b"GET /readyz HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n";
-                stream.write_all(request).await.ok()?;
-                let mut answer = [0; 12];
-                stream.read_exact(&mut answer).await.ok()?;
-                Some(answer == *b"HTTP/1.1 200")
+                let answer = self.get("/readyz").await?;
+                Some(answer.starts_with("HTTP/1.1 200"))
             };
             let answer = timeout(Duration::from_secs(2), asked).await.ok().flatten();
             if answer == Some(true) {
