@@ -1,10 +1,12 @@
 //! Measures Rejoin side by side with what people would use instead, on one machine, in one run.
 //!
 //! - [`system`]: starts the systems; [`swarm`]: the clients; [`measure`]: CPU and memory as the kernel counts them;
-//! - [`work`]: the measurements; [`report`]: figures, tables, JSON; [`plot`]: pictures.
+//! - [`work`]: the measurements; [`report`]: figures, tables, JSON; [`plot`]: pictures; [`fill`] and [`goals`]: tables in documents.
 //!
 //! `docs/PERFORMANCE.md` says how to run it and how to read it.
 
+mod fill;
+mod goals;
 mod measure;
 mod plot;
 mod report;
@@ -14,7 +16,7 @@ mod work;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,8 @@ use clap::Parser;
 use measure::Side;
 use report::Report;
 use system::Kind;
-use work::{catch_up, fanout, idle, latency, loss, publish, slow, storm};
+use work::storm::{self, Memory};
+use work::{bulk, catch_up, fanout, idle, latency, loss, publish, slow};
 
 /// Measures Rejoin side by side with its peers.
 #[derive(Debug, Parser)]
@@ -58,6 +61,15 @@ enum Part {
         first: usize,
         count: usize,
     },
+    /// Writes the figures of a run into the tables of documents.
+    Fill {
+        /// What a run has left.
+        #[arg(long, default_value = "target/bench/results.json")]
+        results: PathBuf,
+        /// Documents with places for tables.
+        #[arg(default_values = ["README.md", "docs/PERFORMANCE.md"])]
+        documents: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -67,6 +79,7 @@ enum Workload {
     Fanout,
     Rooms,
     Storm,
+    ColdStorm,
     Loss,
     CatchUp,
     Publish,
@@ -76,11 +89,12 @@ enum Workload {
 }
 
 impl Workload {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Loss,
         Self::Latency,
         Self::Fanout,
         Self::Storm,
+        Self::ColdStorm,
         Self::Idle,
         Self::Rooms,
         Self::Publish,
@@ -101,7 +115,9 @@ impl Workload {
     /// What only Rejoin does is not asked of the others.
     const fn concerns(self, kind: Kind) -> bool {
         match self {
-            Self::CatchUp | Self::Publish | Self::Many => matches!(kind, Kind::Rejoin),
+            Self::CatchUp | Self::Publish | Self::Many | Self::ColdStorm => {
+                matches!(kind, Kind::Rejoin)
+            }
             _ => true,
         }
     }
@@ -126,7 +142,8 @@ impl Workload {
                 Ok(())
             }
             Self::Rooms => fanout::many_rooms(kind, many, seconds(4), report),
-            Self::Storm => storm::run(kind, many, report),
+            Self::Storm => storm::run(kind, many, Memory::Warm, report),
+            Self::ColdStorm => storm::run(kind, many, Memory::Cold, report),
             Self::Loss => loss::Fault::ALL
                 .iter()
                 .try_for_each(|fault| loss::run(kind, *fault, report)),
@@ -140,7 +157,13 @@ impl Workload {
                 catch_up::run(false, deep, clients, each, report)
             }
             Self::Publish => publish::durable(seconds(4), report),
-            Self::Growth => publish::unwanted(kind, seconds(3), report),
+            Self::Growth => {
+                publish::unwanted(kind, seconds(3), report)?;
+                match kind {
+                    Kind::Rejoin => bulk::unwanted(seconds(3), report),
+                    Kind::Redis | Kind::Streams => Ok(()),
+                }
+            }
             Self::Slow => slow::run(kind, seconds(4), report),
             Self::Many => idle::many(if quick { 2_000 } else { 50_000 }, report),
         }
@@ -159,13 +182,14 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     measure::pin(Side::Clients)?;
-    if let Some(Part::Hold {
-        server,
-        first,
-        count,
-    }) = cli.part
-    {
-        return idle::hold(server, first, count);
+    match &cli.part {
+        Some(Part::Hold {
+            server,
+            first,
+            count,
+        }) => return idle::hold(*server, *first, *count),
+        Some(Part::Fill { results, documents }) => return fill::run(results, documents),
+        None => {}
     }
     let only: BTreeSet<Workload> = cli.only.iter().copied().collect();
     let systems = if cli.systems.is_empty() {
@@ -174,12 +198,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         cli.systems.clone()
     };
     let mut report = Report::default();
-    report
-        .about
-        .insert("processors", measure::processors().to_string());
-    report
-        .about
-        .insert("load at the beginning", measure::load().to_string());
+    report.note("processors", measure::processors());
+    report.note("load at the beginning", measure::load());
     let mut failed = Vec::new();
     let begin = Instant::now();
     for workload in Workload::ALL
@@ -202,23 +222,25 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
                 }
             }
         }
+        // After each measurement: a run that is ended early leaves what it has.
+        report.note("load at the end", measure::load());
+        report.note("seconds", begin.elapsed().as_secs());
+        write(&report, &cli.out)?;
     }
-    report
-        .about
-        .insert("load at the end", measure::load().to_string());
-    report
-        .about
-        .insert("seconds", begin.elapsed().as_secs().to_string());
-    std::fs::create_dir_all(&cli.out).with_context(|| cli.out.display().to_string())?;
-    std::fs::write(
-        cli.out.join("results.json"),
-        serde_json::to_vec_pretty(&report)?,
-    )?;
-    plot::write_all(&report, &cli.out)?;
-    report.write_table(&mut std::fs::File::create(cli.out.join("table.md"))?)?;
     report.write_table(&mut std::io::stdout())?;
     if !failed.is_empty() {
         bail!("not measured: {}", failed.join("; "));
     }
+    Ok(())
+}
+
+fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    std::fs::write(
+        folder.join("results.json"),
+        serde_json::to_vec_pretty(report)?,
+    )?;
+    plot::write_all(report, folder)?;
+    report.write_table(&mut std::fs::File::create(folder.join("table.md"))?)?;
     Ok(())
 }

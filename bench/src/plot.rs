@@ -18,7 +18,7 @@ pub(crate) fn write_all(report: &Report, folder: &Path) -> anyhow::Result<()> {
     let mut workloads: Vec<&str> = report
         .figures
         .iter()
-        .map(|figure| figure.workload)
+        .map(|figure| figure.workload.as_str())
         .collect();
     workloads.dedup();
     for workload in workloads {

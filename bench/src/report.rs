@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One measured quantity of one system, with a value for each round.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
     /// Which measurement.
-    pub(crate) workload: &'static str,
+    pub(crate) workload: String,
     /// What was measured; the same words for all systems.
     pub(crate) metric: String,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) system: String,
     /// One per round, in order.
     pub(crate) samples: Vec<f64>,
@@ -31,6 +31,19 @@ impl Figure {
         }
     }
 
+    /// The median, with the lowest and the highest round behind it where there were several.
+    pub(crate) fn text(&self) -> String {
+        let median = number(self.median());
+        match self.samples.len() {
+            1 => median,
+            _ => format!(
+                "{median} ({}–{})",
+                number(self.lowest()),
+                number(self.highest())
+            ),
+        }
+    }
+
     pub(crate) fn lowest(&self) -> f64 {
         self.samples.iter().copied().fold(f64::INFINITY, f64::min)
     }
@@ -44,20 +57,25 @@ impl Figure {
 }
 
 /// Everything that a run has shown.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// About the machine and the run.
-    pub(crate) about: BTreeMap<&'static str, String>,
+    pub(crate) about: BTreeMap<String, String>,
     pub(crate) figures: Vec<Figure>,
 }
 
 impl Report {
+    /// Notes something about the machine or the run.
+    pub(crate) fn note(&mut self, what: &str, value: impl ToString) {
+        self.about.insert(what.to_owned(), value.to_string());
+    }
+
     /// Adds a round's value.
     pub(crate) fn add(
         &mut self,
-        workload: &'static str,
+        workload: &str,
         metric: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         system: &str,
         value: f64,
     ) {
@@ -69,9 +87,9 @@ impl Report {
         match known {
             Some(figure) => figure.samples.push(value),
             None => self.figures.push(Figure {
-                workload,
+                workload: workload.to_owned(),
                 metric,
-                unit,
+                unit: unit.to_owned(),
                 system: system.to_owned(),
                 samples: vec![value],
             }),
@@ -90,10 +108,14 @@ impl Report {
     }
 
     /// The quantities, in the order in which they came.
-    pub(crate) fn metrics(&self) -> Vec<(&'static str, &str, &'static str)> {
+    pub(crate) fn metrics(&self) -> Vec<(&str, &str, &str)> {
         let mut metrics = Vec::new();
         for figure in &self.figures {
-            let metric = (figure.workload, figure.metric.as_str(), figure.unit);
+            let metric = (
+                figure.workload.as_str(),
+                figure.metric.as_str(),
+                figure.unit.as_str(),
+            );
             if !metrics.contains(&metric) {
                 metrics.push(metric);
             }
@@ -116,19 +138,8 @@ impl Report {
         for (workload, metric, unit) in self.metrics() {
             write!(out, "| {workload}: {metric} | {unit} |")?;
             for system in &systems {
-                match self.figure(workload, metric, system) {
-                    None => write!(out, " – |")?,
-                    Some(figure) if figure.samples.len() == 1 => {
-                        write!(out, " {} |", number(figure.median()))?
-                    }
-                    Some(figure) => write!(
-                        out,
-                        " {} ({}–{}) |",
-                        number(figure.median()),
-                        number(figure.lowest()),
-                        number(figure.highest())
-                    )?,
-                }
+                let figure = self.figure(workload, metric, system);
+                write!(out, " {} |", figure.map_or("–".to_owned(), Figure::text))?;
             }
             writeln!(out)?;
         }

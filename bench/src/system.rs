@@ -244,6 +244,14 @@ impl System {
         }
     }
 
+    /// Where its NATS is, if it has one.
+    pub(crate) fn nats_url(&self) -> Option<String> {
+        match &self.broker {
+            Broker::Nats(nats) => Some(nats.url()),
+            Broker::Redis { .. } => None,
+        }
+    }
+
     /// SIGKILL to a server.
     pub(crate) fn kill_server(&mut self, number: usize) {
         self.servers[number].process.kill();

@@ -10,6 +10,9 @@ use crate::report::Report;
 use crate::swarm::Swarm;
 use crate::system::{Kind, Setup, System};
 
+/// Messages at once, each of a publisher of its own.
+const AT_ONCE_MAX: usize = 8;
+
 /// A room of `size` on two servers, with one message at a time and then with eight at once, each for `duration`.
 pub(crate) fn run(
     kind: Kind,
@@ -19,17 +22,21 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let system = System::start(kind, &Setup::default())?;
     let mut swarm = Swarm::new(kind.dialect())?;
-    let publisher = publisher(&system, &mut swarm, 0)?;
+    // Each has one message under way: messages of one connection to one channel are stored one after the other.
+    let publishers = (0..AT_ONCE_MAX)
+        .map(|_| publisher(&system, &mut swarm, 0))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     crowd(&system, &mut swarm, 2, size, |_| "room:1".to_owned())?;
     system.wait_quiet(PATIENCE);
-    for at_once in [1, 8] {
+    for at_once in [1, AT_ONCE_MAX] {
+        let publishers = &publishers[..at_once];
         // Once unmeasured.
-        publish(&mut swarm, publisher, size, at_once, duration / 8)?;
+        publish(&mut swarm, publishers, size, duration / 8)?;
         let (servers, broker) = (
             Meter::start(&system.pids()),
             Meter::start(&[system.broker_pid()]),
         );
-        let deliveries = publish(&mut swarm, publisher, size, at_once, duration)? as f64;
+        let deliveries = publish(&mut swarm, publishers, size, duration)? as f64;
         let (servers, broker) = (servers.read(), broker.read());
         let what = format!("room of {size}, {at_once} at once");
         let name = kind.name();
@@ -59,22 +66,21 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Publishes `at_once` messages, waits until all have all of them, and again, for some time; returns how many
-/// deliveries there were.
+/// Lets each publisher publish a message, waits until all have all of them, and again, for some time; returns how
+/// many deliveries there were.
 fn publish(
     swarm: &mut Swarm,
-    publisher: usize,
+    publishers: &[usize],
     size: usize,
-    at_once: u64,
     duration: Duration,
 ) -> anyhow::Result<u64> {
     swarm.reset();
     let begin = Instant::now();
     let mut published = 0;
     while begin.elapsed() < duration {
-        for _ in 0..at_once {
+        for publisher in publishers {
             let due_ns = swarm.now_ns();
-            swarm.publish(publisher, "room:1", published as u32, due_ns)?;
+            swarm.publish(*publisher, "room:1", published as u32, due_ns)?;
             published += 1;
         }
         let due = published * size as u64;

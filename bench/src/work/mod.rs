@@ -1,5 +1,6 @@
 //! The measurements.
 
+pub(crate) mod bulk;
 pub(crate) mod catch_up;
 pub(crate) mod fanout;
 pub(crate) mod idle;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, crowd, expect, publisher};
+use super::{PATIENCE, crowd, expect, publish as pumping, publisher};
 use crate::measure::{self, Meter};
 use crate::report::Report;
 use crate::swarm::Swarm;
@@ -17,9 +17,40 @@ const ROOM: usize = 50;
 /// How long after the last sign of progress those that still miss something are given up.
 const GIVEN_UP: Duration = Duration::from_secs(20);
 
+/// And those of a system that goes on, but slowly.
+const LONGEST: Duration = Duration::from_secs(90);
+
+/// Where what was missed is when they come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// In the servers.
+    Warm,
+    /// In the archive only.
+    Cold,
+}
+
+impl Memory {
+    fn setup(self) -> Setup {
+        match self {
+            Self::Warm => Setup::default(),
+            Self::Cold => Setup {
+                archive: true,
+                // The smallest window there is: some thousand messages.
+                limits: "window_bytes = 1048576".to_owned(),
+                ..Setup::default()
+            },
+        }
+    }
+}
+
 /// `count` clients in rooms of fifty.
-pub(crate) fn run(kind: Kind, count: usize, report: &mut Report) -> anyhow::Result<()> {
-    let system = System::start(kind, &Setup::default())?;
+pub(crate) fn run(
+    kind: Kind,
+    count: usize,
+    memory: Memory,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let system = System::start(kind, &memory.setup())?;
     let mut swarm = Swarm::new(kind.dialect())?;
     let publisher = publisher(&system, &mut swarm, 0)?;
     let room = |number: usize| format!("room:{}", number / ROOM);
@@ -34,6 +65,11 @@ pub(crate) fn run(kind: Kind, count: usize, report: &mut Report) -> anyhow::Resu
     system.wait_quiet(PATIENCE);
     swarm.reset();
     publish(&mut swarm, publisher, rooms, MISSED, 0)?;
+    if memory == Memory::Cold {
+        // What pushes it out of the window; to several rooms, so that it does not take long.
+        let room = |number: u64| format!("room:other-{}", number % 64);
+        pumping::pump(&mut swarm, &[publisher], room, |count| count < 4_000)?;
+    }
     system.wait_quiet(PATIENCE);
 
     swarm.reset();
@@ -48,7 +84,7 @@ pub(crate) fn run(kind: Kind, count: usize, report: &mut Report) -> anyhow::Resu
     let due = count as u64 * u64::from(MISSED);
     let mut progress = (0, 0);
     let mut last = begin;
-    while last.elapsed() < GIVEN_UP {
+    while last.elapsed() < GIVEN_UP && begin.elapsed() < LONGEST {
         swarm.turn(Duration::from_millis(50))?;
         let now = (swarm.tally.ready, swarm.tally.deliveries);
         if now != progress {
@@ -65,7 +101,10 @@ pub(crate) fn run(kind: Kind, count: usize, report: &mut Report) -> anyhow::Resu
         .map(|index| distinct(swarm.numbers_of(index)))
         .sum();
     let name = kind.name();
-    let what = format!("{count} clients");
+    let what = match memory {
+        Memory::Warm => format!("{count} clients"),
+        Memory::Cold => format!("{count} clients, from the archive"),
+    };
     report.add(
         "storm",
         format!("{what}: until all are live"),

@@ -384,7 +384,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let first_ping = limits
             .ping_interval()
             .mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.times.next_ping = Some(Instant::now() + first_ping);
+        let first_ping = due::on_grid(Instant::now() + first_ping, first_ping);
+        self.times.next_ping = Some(first_ping);
         self.times.lifetime = limits.lifetime().map(|lifetime| Instant::now() + lifetime);
         let expires_ms = session.grants.expires_s.saturating_mul(1_000);
         let connected = Connected {

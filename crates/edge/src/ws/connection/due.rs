@@ -1,6 +1,7 @@
 //! What a connection does because its time has come.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,15 @@ use crate::auth::unix_now_s;
 
 /// How long before its end a token's expiry is announced, at the most.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
+
+/// Pings of all connections fall on the same moments, this far apart at the
+/// most: those that are due together cost one wake-up of the process and not
+/// one each, and so do their answers. Ten thousand connections have eighty
+/// due at a time, which takes about a millisecond.
+const PING_GRID: Duration = Duration::from_millis(200);
+
+/// Where the grid begins.
+static PING_ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Unanswered intervals after which a peer counts as gone.
 const SILENT_INTERVALS: u32 = 2;
@@ -108,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if now - self.times.heard > interval * SILENT_INTERVALS {
             return self.close(CloseCode::HeartbeatTimeout);
         }
-        self.times.next_ping = Some(now + interval);
+        self.times.next_ping = Some(on_grid(now + interval, interval));
         let Some(session) = self.session.as_mut() else {
             return;
         };
@@ -117,5 +127,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.socket.ping();
         // What a burst needed is given back; the next one asks for it again.
         self.socket.shrink();
+    }
+}
+
+/// The moment of the grid before `due`: never later, as clients were told the
+/// interval. A short interval has a finer grid.
+pub(super) fn on_grid(due: Instant, interval: Duration) -> Instant {
+    let grid = PING_GRID.min(interval / 16);
+    let since = due.saturating_duration_since(*PING_ORIGIN);
+    let past = since.as_nanos().checked_rem(grid.as_nanos());
+    // Less than the grid, and so far below the limit.
+    let past = u64::try_from(past.unwrap_or(0)).unwrap_or(0);
+    due - Duration::from_nanos(past)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_that_are_due_at_about_the_same_time_are_due_at_the_same() {
+        let interval = Duration::from_secs(25);
+        let due = *PING_ORIGIN + Duration::from_millis(60_010);
+        let same = on_grid(due, interval);
+        assert_eq!(same, *PING_ORIGIN + Duration::from_secs(60));
+        for later_ms in [0, 1, 100, 189] {
+            let later = due + Duration::from_millis(later_ms);
+            assert_eq!(on_grid(later, interval), same, "{later_ms}");
+        }
+        let next = on_grid(due + Duration::from_millis(190), interval);
+        assert_eq!(next, same + PING_GRID);
+    }
+
+    #[test]
+    fn short_intervals_stay_about_what_they_are() {
+        let due = *PING_ORIGIN + Duration::from_millis(1_003);
+        for interval_ms in [0, 1, 16, 50, 1_000] {
+            let interval = Duration::from_millis(interval_ms);
+            let on_grid = on_grid(due, interval);
+            assert!(on_grid <= due && due - on_grid <= interval / 16);
+        }
     }
 }
