@@ -318,3 +318,7 @@ impl Outgoing {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;

@@ -323,6 +323,11 @@ async fn check_store(config: &Config, report: &mut Report) -> anyhow::Result<Opt
                 let pending = format!("{} to apply; the next edge does", found.pending_migrations);
                 report.good("Postgres migrations", pending);
             }
+            let tls = match found.is_encrypted {
+                true => "TLS is spoken",
+                false => "in plain text: store.ca_file asks for TLS, unless the way is private",
+            };
+            report.good("connection to Postgres", tls);
             if !found.durable {
                 report.weak(
                     "Postgres: commits can be lost with the power, and the archiver has trimmed \

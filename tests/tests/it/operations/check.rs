@@ -28,6 +28,7 @@ async fn the_archive_is_compared_with_its_stream() {
         "ok    NATS permissions",
         "ok    clock of NATS",
         "ok    clock of Postgres",
+        "ok    connection to Postgres: in plain text",
     ] {
         assert!(report.contains(line), "no {line} in {report}");
     }
