@@ -3,7 +3,8 @@
 //! The protocol of an edge answers a frame with another one, which a
 //! conformance suite cannot judge. What it has to judge is the handshake and
 //! the framing, and those are the edge's own here: [`Handshake`] and
-//! [`Socket`]. No edge serves this; the example `echo` does.
+//! [`Socket`]. No edge serves this; the example `echo` does. And a door for
+//! the fuzzer, behind which the framing is alone.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -15,10 +16,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::handshake::Handshake;
 use super::socket::{Received, Socket};
+use super::wire::Decoder;
 
 /// Longest message that is echoed, in bytes: the suite's largest ones have
 /// 16 MiB. An edge takes far less.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest message of [`taken_apart`], in bytes: within a fuzzer's inputs.
+const FUZZED_BYTES_MAX: usize = 4 * 1024;
 
 /// Answers a handshake. With `rejoin.v1.json`, or no subprotocol, text is
 /// echoed; with `rejoin.v1.proto` bytes.
@@ -38,6 +43,24 @@ pub async fn echo(request: Request) -> Response {
         }
     });
     response
+}
+
+/// What a peer's bytes are taken for when they come in pieces of so many
+/// bytes, and the close code if they break the protocol: for the fuzzer.
+pub fn taken_apart(bytes: &[u8], piece: usize) -> (Vec<String>, Option<u16>) {
+    let mut decoder = Decoder::new(FUZZED_BYTES_MAX);
+    let mut events = Vec::new();
+    for piece in bytes.chunks(piece.max(1)) {
+        decoder.feed(piece);
+        loop {
+            match decoder.next() {
+                Ok(Some(event)) => events.push(format!("{event:?}")),
+                Ok(None) => break,
+                Err(violation) => return (events, Some(violation.close_code())),
+            }
+        }
+    }
+    (events, None)
 }
 
 /// Ready when the connection has ended, as [`super::connection`] does it.

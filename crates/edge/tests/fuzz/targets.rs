@@ -28,13 +28,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub(crate) const TARGETS: [(&str, Target); 6] = [
+pub(crate) const TARGETS: [(&str, Target); 7] = [
     ("channel", channel),
     ("cursor", cursor),
     ("client_json", client_json),
     ("client_proto", client_proto),
     ("jwt", jwt),
     ("http", http),
+    ("websocket", websocket),
 ];
 
 /// The bearer that the corpus of [`http`] uses.
@@ -104,6 +105,17 @@ pub(crate) fn client_json(bytes: &[u8]) {
 /// Frames of a client in protobuf.
 pub(crate) fn client_proto(bytes: &[u8]) {
     client_frame(Encoding::Proto, bytes);
+}
+
+/// What comes over a WebSocket: the first byte says in which pieces. It means
+/// the same however it is cut.
+pub(crate) fn websocket(bytes: &[u8]) {
+    let Some((piece, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let whole = edge::ws::echo::taken_apart(bytes, bytes.len());
+    let pieces = edge::ws::echo::taken_apart(bytes, usize::from(*piece));
+    assert_eq!(whole, pieces);
 }
 
 /// What is taken means the same when it is written in either encoding.
