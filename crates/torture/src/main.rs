@@ -23,6 +23,11 @@ use faults::{Fault, Home};
 use soak::Soak;
 use world::World;
 
+/// Edges live through it, and all their connections are new after it.
+const SHORT_SOAK: &str = "clients: cut";
+/// The first one fills what edges keep, and is what the last one is compared with.
+const SHORT_SOAK_RUNS: usize = 5;
+
 /// Hurts a deployment of real processes and checks that nobody loses a message.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -35,7 +40,7 @@ struct Arguments {
     /// Only faults with this text in their names.
     #[arg(long, env = "TORTURE_ONLY")]
     only: Option<String>,
-    /// Only some faults, each once.
+    /// Only some faults, each once, and then a soak of half a minute.
     #[arg(long)]
     short: bool,
     /// Only faults that edges live through, again and again, to see whether their memory, descriptors, threads and
@@ -75,7 +80,12 @@ async fn torture(arguments: &Arguments) -> anyhow::Result<bool> {
     if !mounts {
         say("no file system can be mounted here: without full disks");
     }
-    let faults = chosen(arguments, mounts);
+    let clocks = world::faketime().is_some();
+    if !clocks {
+        say("libfaketime is not here (Debian: apt install libfaketime): without jumping clocks");
+    }
+    let mut faults = chosen(arguments, mounts);
+    faults.retain(|fault| clocks || fault.home != Home::Clocks);
     let mut state = State {
         table: Table::default(),
         soak: arguments.soak.then(Soak::default),
@@ -85,7 +95,9 @@ async fn torture(arguments: &Arguments) -> anyhow::Result<bool> {
     let begin = Instant::now();
     let homes = [
         Home::Single,
+        Home::Clocks,
         Home::Cluster,
+        Home::ClusterPowerDefault,
         Home::PowerAlways,
         Home::PowerDefault,
     ];
@@ -101,7 +113,10 @@ async fn torture(arguments: &Arguments) -> anyhow::Result<bool> {
         state
             .rounds(&mut world, here, later, arguments.short)
             .await?;
-        if home != Home::PowerDefault {
+        if arguments.short {
+            state.soak(&mut world).await?;
+        }
+        if !matches!(home, Home::PowerDefault | Home::ClusterPowerDefault) {
             say(&world.check_archive().await?);
         }
     }
@@ -162,6 +177,21 @@ impl State {
                 return Ok(());
             }
         }
+    }
+
+    /// The same edges under one fault again and again.
+    async fn soak(&mut self, world: &mut World) -> anyhow::Result<()> {
+        let mut soak = Soak::default();
+        let faults = faults::all();
+        let fault = faults.iter().find(|it| it.name == SHORT_SOAK);
+        let fault = fault.context("no fault of this name")?;
+        for _ in 0..SHORT_SOAK_RUNS {
+            let seed = self.random.random();
+            one(world, fault, seed, &mut self.table).await?;
+            say(&format!("    {}", soak.sample(world).await));
+        }
+        self.soak = Some(soak);
+        Ok(())
     }
 
     /// Prints everything; whether nothing was found.

@@ -3,10 +3,11 @@
 use devstack::SyncInterval;
 
 use crate::faults::Home;
-use crate::world::{DiskKind, Kind, Plan};
+use crate::world::{DiskKind, Kind, Plan, faketime};
 
 /// Small, so that it fits the disks.
 const STREAM: &str = "stream_max_bytes = 67108864";
+const REPLICATED: &str = "stream_max_bytes = 67108864\nreplicas = 3";
 
 /// The deployment of a home; with small disks where they can be mounted.
 pub(crate) fn of(home: Home, mounts: bool) -> Plan {
@@ -19,13 +20,16 @@ pub(crate) fn of(home: Home, mounts: bool) -> Plan {
             STREAM,
             mounts.then_some(512),
         ),
-        Home::Cluster => (
-            Kind::Cluster {
-                sync: SyncInterval::Always,
+        Home::Clocks => (
+            Kind::Single {
+                sync: SyncInterval::ServerDefault,
+                disk: None,
             },
-            "stream_max_bytes = 67108864\nreplicas = 3",
+            STREAM,
             None,
         ),
+        Home::Cluster => cluster(SyncInterval::Always, mounts),
+        Home::ClusterPowerDefault => cluster(SyncInterval::ServerDefault, mounts),
         Home::PowerAlways => power(SyncInterval::Always),
         Home::PowerDefault => power(SyncInterval::ServerDefault),
     };
@@ -35,8 +39,14 @@ pub(crate) fn of(home: Home, mounts: bool) -> Plan {
         backbone,
         backplane: backplane.to_owned(),
         archive: String::new(),
+        clock: faketime().filter(|_| home == Home::Clocks),
         postgres_disk_mb,
     }
+}
+
+fn cluster(sync: SyncInterval, mounts: bool) -> (Kind, &'static str, Option<u32>) {
+    let disks_mb = mounts.then_some(256);
+    (Kind::Cluster { sync, disks_mb }, REPLICATED, None)
 }
 
 fn power(sync: SyncInterval) -> (Kind, &'static str, Option<u32>) {

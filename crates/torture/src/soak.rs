@@ -1,8 +1,11 @@
 //! Whether long-lived edges stay as they are: memory, descriptors, threads and tasks, at rest after each run.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::world::World;
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Program, World};
 
 /// Memory may grow by this share, and by [`RSS_SLACK_KB`] on top, between the first and the last third of a soak: caches
 /// fill, and allocators keep what they had at a peak.
@@ -11,7 +14,9 @@ const RSS_SLACK_KB: u64 = 16 * 1024;
 /// Descriptors, threads and tasks may differ by this many: idle connections of pools, and of runs that have just ended.
 const COUNT_SLACK: u64 = 12;
 /// Fewer samples say nothing about growth.
-const SAMPLES_MIN: usize = 9;
+const SAMPLES_MIN: usize = 5;
+/// The edge closes what clients have left within this.
+const LEFT: Duration = Duration::from_secs(5);
 
 /// One edge at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +41,7 @@ impl Soak {
         self.edges.resize(world.edges.len(), Vec::new());
         let mut words = Vec::new();
         for (edge, samples) in world.edges.iter().zip(&mut self.edges) {
+            at_rest(&edge.program).await;
             let tasks = edge.program.metric("rejoin_tasks").await;
             if let Some(sample) = look(edge.program.pid(), tasks) {
                 words.push(format!(
@@ -64,6 +70,14 @@ impl Soak {
     /// Whether there are enough samples to say anything.
     pub(crate) fn is_telling(&self) -> bool {
         self.edges.iter().all(|it| it.len() >= SAMPLES_MIN)
+    }
+}
+
+/// Waits until nobody is connected any more but who asks.
+async fn at_rest(edge: &Program) {
+    let end = Instant::now() + LEFT;
+    while Instant::now() < end && edge.metric("rejoin_sockets").await.is_none_or(|it| it > 1) {
+        sleep(Duration::from_millis(50)).await;
     }
 }
 

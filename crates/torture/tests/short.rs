@@ -1,4 +1,4 @@
-//! The short form of `make torture`: some faults on real processes, each once.
+//! The short form of `make torture`: some faults on real processes, each once, and a short soak.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,4 +30,5 @@ fn nothing_is_lost_under_some_faults() {
     // The seed is there to run it again, and the table says what was done.
     assert!(said.contains("TORTURE_SEED="), "{said}");
     assert!(said.lines().any(|line| line.starts_with("all ")), "{said}");
+    assert!(said.contains("and tasks were compared"), "{said}");
 }

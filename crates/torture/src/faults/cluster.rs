@@ -63,3 +63,12 @@ pub(super) async fn rolling_restart(mut stage: Stage<'_>) -> anyhow::Result<()> 
     }
     Ok(())
 }
+
+/// The machine of the leader loses its power; the other two go on.
+pub(super) async fn leader_loses_power(mut stage: Stage<'_>) -> anyhow::Result<()> {
+    stage.pass(2_000..4_000).await;
+    let leader = stage.world.backbone.leader(LEADER).await?;
+    stage.world.backbone.cut_power(&[leader]).await?;
+    stage.pass(1_000..6_000).await;
+    stage.everything_runs().await
+}

@@ -126,10 +126,10 @@ pub(super) async fn retention(mut stage: Stage<'_>) -> anyhow::Result<()> {
 }
 
 pub(super) async fn nats_disk_full(mut stage: Stage<'_>) -> anyhow::Result<()> {
-    let disk = stage.world.backbone.disk.as_ref();
+    let disk = stage.world.backbone.disks.first();
     disk.context("no disk of its own")?.fill()?;
     stage.pass(2_000..4_000).await;
-    let disk = stage.world.backbone.disk.as_ref();
+    let disk = stage.world.backbone.disks.first();
     disk.context("no disk of its own")?.free()?;
     // A server that could not write may have to be started again, as an operator would.
     stage.world.backbone.servers[0].stop().await;
@@ -150,16 +150,12 @@ pub(super) async fn postgres_disk_full(mut stage: Stage<'_>) -> anyhow::Result<(
     stage.everything_runs().await
 }
 
-/// The machine of the nats-server loses its power: what was not synced is gone.
+/// The machines of all nats-servers lose their power at once.
 pub(super) async fn power_cut(mut stage: Stage<'_>) -> anyhow::Result<()> {
     // Some more messages since the start, whose state is on the disk.
     stage.pass(3_000..5_000).await;
-    let backbone = &mut stage.world.backbone;
-    backbone.servers[0].pause();
-    let disk = backbone.disk.as_mut().context("no disk of its own")?;
-    let reached = disk.snapshot()?;
-    backbone.servers[0].kill();
-    disk.restore(&reached).await?;
+    let all: Vec<usize> = (0..stage.world.backbone.servers.len()).collect();
+    stage.world.backbone.cut_power(&all).await?;
     stage.pass(200..1_000).await;
     stage.everything_runs().await
 }

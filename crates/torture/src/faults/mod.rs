@@ -6,6 +6,8 @@ mod data;
 mod network;
 mod processes;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 
@@ -26,8 +28,12 @@ type Inflict = for<'a> fn(Stage<'a>) -> BoxFuture<'a, anyhow::Result<()>>;
 pub(crate) enum Home {
     /// One nats-server.
     Single,
-    /// Three.
+    /// One, and edges whose clocks can be set.
+    Clocks,
+    /// Three, that sync before they acknowledge.
     Cluster,
+    /// The same, with the server's default.
+    ClusterPowerDefault,
     /// One, on a disk whose power can be cut, that syncs before it acknowledges.
     PowerAlways,
     /// The same, with the server's default: it syncs every two minutes.
@@ -130,6 +136,7 @@ pub(crate) fn all() -> Vec<Fault> {
         fault!(Single, "Postgres: SIGSTOP", processes::postgres_paused).soak(),
         fault!(Single, "Postgres: SIGTERM", processes::postgres_terminated),
         fault!(Single, "everything: SIGKILL", processes::everything_killed),
+        fault!(Clocks, "edges: clocks jump", processes::clocks_jump),
         fault!(Single, "tokens: clock 2 s before expiry", processes::none)
             .size(|size| size.token_s = 2),
     ];
@@ -150,10 +157,7 @@ fn network() -> Vec<Fault> {
         fault!(Single, "clients: latency", network::clients_late),
         fault!(Single, "clients: sliced bytes", network::clients_sliced),
         fault!(Single, "clients: answers dropped", network::answers_dropped).soak(),
-        fault!(Single, "clients: many at once", network::clients_cut).size(|size| {
-            size.sockets = 40;
-            size.library = 40;
-        }),
+        fault!(Single, "clients: many at once", network::clients_cut).size(many),
         fault!(Single, "edge-NATS: cut", network::nats_cut).soak(),
         fault!(Single, "edge-NATS: half-open", network::nats_half_open).soak(),
         fault!(
@@ -165,6 +169,21 @@ fn network() -> Vec<Fault> {
         fault!(Single, "edge-Postgres: cut", network::store_cut).soak(),
         fault!(Single, "edge-Postgres: half-open", network::store_half_open).soak(),
     ]
+}
+
+/// 120 subscriptions, or as many as `TORTURE_CLIENTS` says; two of each connection. The harness and its balancer need three
+/// descriptors for a connection: 5,000 of them fit into a limit of 20,000.
+fn many(size: &mut Size) {
+    size.sockets = 40;
+    size.library = 40;
+    let clients = std::env::var("TORTURE_CLIENTS").ok();
+    if let Some(clients) = clients.and_then(|it| it.parse::<usize>().ok()) {
+        size.sockets = clients.div_ceil(2);
+        // Every message goes to a third of them.
+        size.pace = size
+            .pace
+            .max(Duration::from_micros(500) * size.sockets as u32);
+    }
 }
 
 fn data() -> Vec<Fault> {
@@ -198,6 +217,26 @@ fn cluster() -> Vec<Fault> {
         ),
         fault!(Cluster, "R3: rolling restart", cluster::rolling_restart),
         fault!(Cluster, "R3: edge SIGKILL", processes::edge_killed),
+        fault!(
+            Cluster,
+            "R3: leader's power, always",
+            cluster::leader_loses_power
+        )
+        .mounts(),
+        fault!(Cluster, "R3: power of all, always", data::power_cut).mounts(),
+        fault!(
+            ClusterPowerDefault,
+            "R3: leader's power, default",
+            cluster::leader_loses_power
+        )
+        .mounts(),
+        fault!(
+            ClusterPowerDefault,
+            "R3: power of all, default",
+            data::power_cut
+        )
+        .mounts()
+        .known(),
     ]
 }
 

@@ -147,3 +147,16 @@ pub(super) async fn everything_killed(mut stage: Stage<'_>) -> anyhow::Result<()
     stage.pass(100..1_000).await;
     stage.everything_runs().await
 }
+
+/// The clocks of some edges jump, forth and back, by less than the life of a token.
+pub(super) async fn clocks_jump(mut stage: Stage<'_>) -> anyhow::Result<()> {
+    for _ in 0..3 {
+        let edge = stage.any_edge();
+        let seconds = stage.random.random_range(-1_800..1_800);
+        if let Some(clock) = &stage.world.edges[edge].clock {
+            clock.set(seconds)?;
+        }
+        stage.pass(1_200..2_500).await;
+    }
+    stage.everything_runs().await
+}

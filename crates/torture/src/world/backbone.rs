@@ -1,6 +1,6 @@
 //! One nats-server, or three whose lines to each other can be cut.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     },
     Cluster {
         sync: SyncInterval,
+        /// Disks whose power can be cut, of this many MiB.
+        disks_mb: Option<u32>,
     },
 }
 
@@ -39,37 +41,48 @@ pub(crate) struct Backbone {
     pub(crate) servers: Vec<NatsServer>,
     /// `lines[from][to]`; empty for a single server.
     lines: Vec<Vec<Option<RoundRobinProxy>>>,
-    pub(crate) disk: Option<Disk>,
+    /// One for each server, or none.
+    pub(crate) disks: Vec<Disk>,
     _ports: Vec<PortLease>,
+}
+
+/// Where on its disk a server keeps everything.
+fn data(disk: &Disk) -> PathBuf {
+    disk.path().join("data")
 }
 
 impl Backbone {
     pub(super) async fn start(kind: &Kind, folder: &Path) -> anyhow::Result<Self> {
         match kind {
             Kind::Single { sync, disk } => {
-                let data = folder.join("nats");
+                let place = folder.join("nats");
                 let disk = match disk {
                     None => None,
-                    Some(DiskKind::Memory(mb)) => Some(Disk::memory(&data, *mb)?),
-                    Some(DiskKind::Image(mb)) => Some(Disk::image(&data, *mb)?),
+                    Some(DiskKind::Memory(mb)) => Some(Disk::memory(&place, *mb)?),
+                    Some(DiskKind::Image(mb)) => Some(Disk::image(&place, *mb)?),
                 };
                 let options = NatsOptions {
-                    data_dir: disk.as_ref().map(|it| it.path().join("data")),
+                    data_dir: disk.as_ref().map(data),
                     sync: *sync,
                     ..NatsOptions::default()
                 };
                 Ok(Self {
                     servers: vec![NatsServer::start(options).await?],
                     lines: Vec::new(),
-                    disk,
+                    disks: disk.into_iter().collect(),
                     _ports: Vec::new(),
                 })
             }
-            Kind::Cluster { sync } => Self::cluster(*sync, 3).await,
+            Kind::Cluster { sync, disks_mb } => {
+                let place = |number: usize| folder.join(format!("nats-{number}"));
+                let disks = disks_mb.map(|mb| (0..3).map(move |it| Disk::image(&place(it), mb)));
+                let disks = disks.into_iter().flatten().collect::<Result<_, _>>()?;
+                Self::cluster(*sync, 3, disks).await
+            }
         }
     }
 
-    async fn cluster(sync: SyncInterval, size: usize) -> anyhow::Result<Self> {
+    async fn cluster(sync: SyncInterval, size: usize, disks: Vec<Disk>) -> anyhow::Result<Self> {
         let ports: Vec<PortLease> = (0..size)
             .map(|_| PortLease::take())
             .collect::<Result<_, _>>()?;
@@ -96,6 +109,7 @@ impl Backbone {
                 routes.join(", ")
             );
             NatsServer::start(NatsOptions {
+                data_dir: disks.get(number).map(data),
                 sync,
                 extra_config,
                 ..NatsOptions::default()
@@ -105,7 +119,7 @@ impl Backbone {
         Ok(Self {
             servers,
             lines,
-            disk: None,
+            disks,
             _ports: ports,
         })
     }
@@ -155,6 +169,21 @@ impl Backbone {
                 }
             }
         }
+    }
+
+    /// The machines of these servers lose their power: what was not synced is gone.
+    pub(crate) async fn cut_power(&mut self, servers: &[usize]) -> anyhow::Result<()> {
+        // All at one moment, as far as it can be done: from then on nothing is written.
+        for server in servers {
+            self.servers[*server].pause();
+        }
+        for server in servers {
+            let disk = self.disks.get_mut(*server).context("no disk of its own")?;
+            let reached = disk.snapshot()?;
+            self.servers[*server].kill();
+            disk.restore(&reached).await?;
+        }
+        Ok(())
     }
 
     /// The number of the server that leads the stream.

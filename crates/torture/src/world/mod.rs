@@ -1,6 +1,7 @@
 //! Everything that a deployment has, as child processes, with a line that can fail between any two of them.
 
 mod backbone;
+mod clock;
 mod config;
 mod disk;
 mod program;
@@ -8,7 +9,7 @@ mod truth;
 mod wire;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,6 +17,7 @@ use devstack::{PortLease, Postgres, PostgresOptions, ProxyMode, RoundRobinProxy}
 use tempfile::TempDir;
 
 pub(crate) use backbone::{Backbone, DiskKind, Kind};
+pub(crate) use clock::faketime;
 pub(crate) use config::{API_KEY, READ_ONLY_KEY, token};
 pub(crate) use disk::{Disk, may_mount};
 pub(crate) use program::Program;
@@ -31,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) backplane: String,
     /// Lines of `[store.archive]`.
     pub(crate) archive: String,
+    /// A library that fakes the clocks of edges, where it is known.
+    pub(crate) clock: Option<PathBuf>,
     /// A small disk for Postgres, where one can be mounted.
     pub(crate) postgres_disk_mb: Option<u32>,
 }
@@ -39,6 +43,8 @@ pub(crate) struct Plan {
 pub(crate) struct Edge {
     pub(crate) program: Program,
     pub(crate) address: SocketAddr,
+    /// Its own, where it can be faked.
+    pub(crate) clock: Option<clock::Clock>,
     /// Empty with a cluster: clients of a cluster learn of its other servers, beside any line.
     pub(crate) nats_line: Option<RoundRobinProxy>,
     pub(crate) store_line: RoundRobinProxy,
@@ -93,7 +99,7 @@ impl World {
             _folder: folder,
         };
         world.start_programs(plan).await?;
-        if let Some(disk) = &world.backbone.disk {
+        for disk in &world.backbone.disks {
             // The configuration is there after a cut; what comes later is up to the server.
             disk.sync()?;
         }
@@ -102,7 +108,8 @@ impl World {
 
     async fn start_programs(&mut self, plan: &Plan) -> anyhow::Result<()> {
         for number in 1..=plan.edges {
-            let edge = self.edge(&format!("edge-{number}")).await?;
+            let clock = plan.clock.as_deref();
+            let edge = self.edge(&format!("edge-{number}"), clock).await?;
             self.edges.push(edge);
         }
         for number in 1..=plan.archivers {
@@ -115,7 +122,7 @@ impl World {
         self.ready(Duration::from_secs(60)).await
     }
 
-    async fn edge(&self, name: &str) -> anyhow::Result<Edge> {
+    async fn edge(&self, name: &str, clock: Option<&Path>) -> anyhow::Result<Edge> {
         let port = PortLease::take()?;
         let address = port.addr();
         let store_line = RoundRobinProxy::start(vec![local(self.postgres.port())]).await?;
@@ -135,9 +142,18 @@ impl World {
             let url = format!("[\"nats://{}\"]", line.addr());
             spec = spec.env("REJOIN_BACKPLANE__URLS", url);
         }
+        let clock = match clock {
+            Some(library) => {
+                let clock = clock::Clock::new(&self.config, name)?;
+                spec = clock.faked(library, spec);
+                Some(clock)
+            }
+            None => None,
+        };
         Ok(Edge {
             program: Program::start(name, Some(port), spec)?,
             address,
+            clock,
             nats_line,
             store_line,
         })
@@ -155,6 +171,9 @@ impl World {
     pub(crate) async fn heal(&mut self) -> anyhow::Result<()> {
         self.balancer.set_mode(ProxyMode::Forward).await;
         for edge in &mut self.edges {
+            if let Some(clock) = &edge.clock {
+                clock.set(0)?;
+            }
             if let Some(line) = &edge.nats_line {
                 line.set_mode(ProxyMode::Forward).await;
             }
