@@ -19,6 +19,8 @@ const WARM: Duration = Duration::from_secs(60);
 const RECOVERY: Duration = Duration::from_secs(60);
 /// Until every client has everything at the end.
 const SETTLED: Duration = Duration::from_secs(45);
+/// The same where acknowledged messages are known to be lost, and so some never get there.
+const SETTLED_KNOWN: Duration = Duration::from_secs(5);
 /// Whatever is still to come without being asked for.
 const QUIET: Duration = Duration::from_millis(400);
 /// A fault that is not over after this has failed.
@@ -79,7 +81,8 @@ async fn act(
             .push(format!("not every client recovered: {who}"));
     }
     load.calm().await;
-    if !load.settled(SETTLED).await {
+    let patience = if fault.known { SETTLED_KNOWN } else { SETTLED };
+    if !load.settled(patience).await {
         let who = load.progress.stragglers().join("; ");
         row.failures.push(format!("no rest at the end: {who}"));
     }
