@@ -28,6 +28,9 @@ use payload::{Payloads, payload};
 /// and the client's next one is a second later.
 const DIALING_MAX: usize = 512;
 
+/// How often clients whose connection was ended before they were ready connect again.
+const REDIAL: Duration = Duration::from_secs(5);
+
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -233,14 +236,24 @@ impl Swarm {
             .filter(|index| self.is_away(*index))
             .collect();
         let target = self.tally.ready + away.len();
-        away.into_iter().for_each(|index| self.dial(index));
-        if !self.run_until(timeout, |swarm| swarm.tally.ready >= target)? {
-            let Tally {
-                ready, complaint, ..
-            } = &self.tally;
-            bail!(
-                "{ready} of {target} clients became ready in {timeout:?}; last complaint: {complaint:?}"
-            );
+        away.iter().for_each(|index| self.dial(*index));
+        let end = Instant::now() + timeout;
+        while !self.run_until(REDIAL, |swarm| swarm.tally.ready >= target)? {
+            if Instant::now() >= end {
+                let Tally {
+                    ready, complaint, ..
+                } = &self.tally;
+                bail!(
+                    "{ready} of {target} clients became ready in {timeout:?}; last complaint: {complaint:?}"
+                );
+            }
+            // A server that was busy for too long has closed it; a client comes back.
+            let again: Vec<usize> = away
+                .iter()
+                .copied()
+                .filter(|index| self.is_away(*index) && !self.dialing.contains(index))
+                .collect();
+            again.into_iter().for_each(|index| self.dial(index));
         }
         Ok(())
     }
