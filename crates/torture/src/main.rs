@@ -17,11 +17,15 @@ use clap::Parser;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use tokio::time::timeout_at;
 use torture::table::Table;
 
 use faults::{Fault, Home};
 use soak::Soak;
 use world::World;
+
+/// The last run may take so long; then it is broken off, so that there is a table in time.
+const LAST: Duration = Duration::from_secs(60);
 
 /// Edges live through it, and all their connections are new after it.
 const SHORT_SOAK: &str = "clients: cut";
@@ -86,11 +90,12 @@ async fn torture(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     let mut faults = chosen(arguments, mounts);
     faults.retain(|fault| clocks || fault.home != Home::Clocks);
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let mut state = State {
         table: Table::default(),
         soak: arguments.soak.then(Soak::default),
         random,
-        end: Instant::now() + Duration::from_secs(arguments.seconds),
+        end,
     };
     let begin = Instant::now();
     let homes = [
@@ -107,12 +112,18 @@ async fn torture(arguments: &Arguments) -> anyhow::Result<bool> {
             continue;
         }
         let later = &homes[place + 1..];
-        let later = faults.iter().filter(|it| later.contains(&it.home)).count();
+        let later = faults.iter().filter(|it| later.contains(&it.home));
+        let later = later.map(|it| it.home.usual()).sum();
         let plan = plans::of(home, mounts);
         let mut world = World::start(&plan, rejoin.clone()).await?;
-        state
-            .rounds(&mut world, here, later, arguments.short)
-            .await?;
+        let rounds = state.rounds(&mut world, here, later, arguments.short);
+        match timeout_at((end + LAST).into(), rounds).await {
+            Ok(result) => result?,
+            Err(_) => {
+                say("the last run was broken off, for lack of time");
+                break;
+            }
+        }
         if arguments.short {
             state.soak(&mut world).await?;
         }
@@ -147,17 +158,19 @@ struct State {
 }
 
 impl State {
-    /// Runs the faults of one home, once and then as long as there is time for it: `later` faults are still to come.
+    /// Runs the faults of one home, once and then as long as there is time for it: those that are still to come take as
+    /// long as `later`.
     async fn rounds(
         &mut self,
         world: &mut World,
         mut here: Vec<&Fault>,
-        later: usize,
+        later: Duration,
         once: bool,
     ) -> anyhow::Result<()> {
         let left = self.end.saturating_duration_since(Instant::now());
-        let share = left.mul_f64(here.len() as f64 / (here.len() + later) as f64);
-        let end = Instant::now() + share;
+        let usual: Duration = here.iter().map(|it| it.home.usual()).sum();
+        let share = usual.as_secs_f64() / (usual + later).as_secs_f64();
+        let end = Instant::now() + left.mul_f64(share);
         let mut first = true;
         loop {
             here.shuffle(&mut self.random);

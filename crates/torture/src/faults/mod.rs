@@ -40,6 +40,18 @@ pub(crate) enum Home {
     PowerDefault,
 }
 
+impl Home {
+    /// What a run takes there on two busy cores, with its part of the start: for sharing out the time.
+    pub(crate) const fn usual(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Single => 7,
+            Self::Clocks | Self::PowerAlways | Self::PowerDefault => 15,
+            Self::Cluster => 17,
+            Self::ClusterPowerDefault => 25,
+        })
+    }
+}
+
 /// One way to hurt a deployment.
 #[derive(Clone)]
 pub(crate) struct Fault {
