@@ -32,7 +32,7 @@ torture: ## Hurt real processes in every way for up to 10 minutes and count what
 	@$(CARGO) build --quiet --locked --bin rejoin --bin torture
 	@timeout 600 "$${CARGO_TARGET_DIR:-target}/debug/torture"
 
-soak: ## The same for four hours (TORTURE_SECONDS), to see whether memory, descriptors or threads of edges grow
+soak: ## The same for four hours (TORTURE_SECONDS), to see whether memory, descriptors, threads or tasks of edges grow
 	@$(CARGO) build --quiet --locked --bin rejoin --bin torture
 	@TORTURE_SECONDS="$${TORTURE_SECONDS:-14400}" "$${CARGO_TARGET_DIR:-target}/debug/torture" --soak
 
