@@ -18,6 +18,11 @@ const EPOCH_ENDS_WITHIN: Duration = Duration::from_millis(250);
 /// older copy. Longer than an archiver takes to reconnect and look.
 const EPOCH_BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a stream has to end before a position until that is believed. A
+/// leader that hands its place to another, as when its server is stopped, may
+/// answer once more when the other has stored something already.
+const LEADER_GONE_WITHIN: Duration = Duration::from_secs(1);
+
 /// The logs below the window, asked in order.
 #[derive(Clone)]
 pub struct CatchUp {
@@ -151,18 +156,26 @@ impl CatchUp {
     /// The same for a reader at `position` of a channel, which is ahead of its
     /// window. If the stream ends before it, but the archive reaches it, then
     /// the stream was put back to an older copy, and the archiver is about to
-    /// begin a new epoch: that is waited for, for a while.
+    /// begin a new epoch: that is waited for, for a while. Otherwise it is
+    /// looked at again, as one answer may have been a former leader's.
     pub async fn head_for(
         &self,
         shard: u16,
         channel: Channel,
         position: Cursor,
     ) -> Result<Cursor, PageError> {
-        let by = Instant::now() + EPOCH_BEGINS_WITHIN;
+        let begin = Instant::now();
         loop {
             let head = self.head(shard).await?;
             let went_back = head.epoch == position.epoch && head.seq < position.seq;
-            if !went_back || Instant::now() >= by || !self.is_archived(&channel, position).await {
+            if !went_back {
+                return Ok(head);
+            }
+            let patience = match self.is_archived(&channel, position).await {
+                true => EPOCH_BEGINS_WITHIN,
+                false => LEADER_GONE_WITHIN,
+            };
+            if begin.elapsed() >= patience {
                 return Ok(head);
             }
             sleep(EPOCH_ENDS_WITHIN).await;
@@ -217,4 +230,54 @@ impl CatchUp {
 /// Whether a page takes its reader anywhere.
 fn moves(page: &Page, request: &PageRequest) -> bool {
     page.through > request.after.seq || page.next_epoch.is_some() || !page.messages.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use protocol::Epoch;
+
+    use super::*;
+
+    /// A stream of which another leader's answer comes first, once.
+    struct FormerLeader(AtomicU64);
+
+    impl Log for FormerLeader {
+        fn page(&self, _: PageRequest) -> BoxFuture<'_, Result<Page, PageError>> {
+            async { Err(PageError::UnknownEpoch) }.boxed()
+        }
+
+        fn earliest(&self, _: Channel) -> BoxFuture<'_, Result<Cursor, PageError>> {
+            async { Err(PageError::UnknownEpoch) }.boxed()
+        }
+
+        fn before_last(
+            &self,
+            _: Channel,
+            _: Cursor,
+            _: usize,
+        ) -> BoxFuture<'_, Result<Cursor, PageError>> {
+            async { Err(PageError::UnknownEpoch) }.boxed()
+        }
+    }
+
+    impl Stream for FormerLeader {
+        fn head(&self, _: u16) -> BoxFuture<'_, Result<Cursor, PageError>> {
+            let last = self.0.swap(9, Ordering::Relaxed);
+            async move { Ok(Cursor::new(Epoch(1), last)) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn one_answer_of_a_former_leader_does_not_put_a_reader_ahead() {
+        let stream = Arc::new(FormerLeader(AtomicU64::new(5)));
+        let catch_up = CatchUp::new(None, stream, Arc::default());
+        let channel = Channel::parse("room:1").unwrap();
+        let position = Cursor::new(Epoch(1), 7);
+        let head = catch_up.head_for(0, channel, position).await.unwrap();
+        assert_eq!(head, Cursor::new(Epoch(1), 9));
+    }
 }
