@@ -274,8 +274,9 @@ async fn without_a_credential_nothing_is_answered() {
                 let origin = axum::http::HeaderValue::from_static("https://app.example.com");
                 asking.headers_mut().insert(header::ORIGIN, origin);
             }
-            // Not even a cookie is one.
-            let cookie = axum::http::HeaderValue::from_static("token=x; session=y");
+            // Not even a cookie is one, with whatever would be good elsewhere.
+            let cookie = format!("token={}; key={ADMIN_KEY}", token("42", 3_600));
+            let cookie = cookie.parse().unwrap();
             asking.headers_mut().insert(header::COOKIE, cookie);
             let answer = api.send(asking).await;
             assert_eq!(
