@@ -224,7 +224,9 @@ edge edge-1 "${ports[2]}" "$NATS_URL" "$DATABASE_URL"
 edge edge-2 "${ports[3]}" "$NATS_URL" "$DATABASE_URL"
 restored=$(publish room:1 6)
 [ "${restored%-*}" != "${before%-*}" ] || fail "the epoch is the old one: $restored"
-until_true "what came after the backup, then the new epoch" reads "$before" "5 6"
+until_true "old cursors are told" reads "$before" "reset"
+publish room:1 7 >/dev/null
+until_true "the new epoch goes on" reads "$restored" "7"
 stop edge-1
 stop edge-2
 stop nats

@@ -37,7 +37,7 @@ impl Default for StackOptions {
         Self {
             shards: 1,
             edges: 2,
-            log_filter: "info,sqlx=warn".to_owned(),
+            log_filter: "info,sqlx=warn,async_nats=error".to_owned(),
             limits: String::new(),
             config: String::new(),
             store: None,
