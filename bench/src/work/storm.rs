@@ -107,11 +107,21 @@ pub(crate) fn run(
     };
     report.add(
         "storm",
-        format!("{what}: until all are live"),
-        "s",
+        format!("{what}: came back"),
+        "%",
         name,
-        took.as_secs_f64(),
+        100.0 * swarm.tally.ready as f64 / count as f64,
     );
+    // Who does not come back has no time of it.
+    if swarm.tally.ready == count {
+        report.add(
+            "storm",
+            format!("{what}: until all are live"),
+            "s",
+            name,
+            took.as_secs_f64(),
+        );
+    }
     report.add(
         "storm",
         format!("{what}: server CPU"),

@@ -1,5 +1,6 @@
 //! From the first socket to the exit code.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use edge::listen::tls::Tls;
 use edge::{Drain, Edge, Phase, listen};
 use protocol::ErrorCode;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -55,14 +56,28 @@ impl Stop {
     }
 }
 
+/// Connections that wait to be accepted. When ten thousand clients come at
+/// once, those beyond it are dropped by the kernel and try again after 1, 3,
+/// 7 and 15 s; the usual 1,024 made that the longest part of a storm. The
+/// kernel takes its own limit (`net.core.somaxconn`) where that is less.
+const BACKLOG: u32 = 65_535;
+
 /// Binds the configured address.
 pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let address = config.edge.listen.address;
     // Wrong files show at once, too.
     tls(config)?;
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("edge.listen.address: cannot listen on {address}"))
+    open(address).with_context(|| format!("edge.listen.address: cannot listen on {address}"))
+}
+
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The certificate of the listener, where it has one of its own.
