@@ -58,7 +58,7 @@ impl Stop {
 
 /// Connections that wait to be accepted. When ten thousand clients come at
 /// once, those beyond it are dropped by the kernel and try again after 1, 3,
-/// 7 and 15 s; the usual 1,024 made that the longest part of a storm. The
+/// 7 and 15 s, and the usual 1,024 overflowed (`TcpExtListenOverflows`). The
 /// kernel takes its own limit (`net.core.somaxconn`) where that is less.
 const BACKLOG: u32 = 65_535;
 
