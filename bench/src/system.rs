@@ -236,6 +236,19 @@ impl System {
             .collect()
     }
 
+    /// Memory that is the servers' own, together, in bytes: see [`measure::memory_bytes`].
+    pub(crate) fn memory_bytes(&self) -> anyhow::Result<u64> {
+        self.pids().into_iter().map(measure::memory_bytes).sum()
+    }
+
+    /// The servers' highest resident memory, summed, in bytes.
+    pub(crate) fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
+        self.pids()
+            .into_iter()
+            .map(measure::peak_memory_bytes)
+            .sum()
+    }
+
     /// The broker's.
     pub(crate) fn broker_pid(&self) -> u32 {
         match &self.broker {

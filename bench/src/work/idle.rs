@@ -26,13 +26,7 @@ pub(crate) fn run(
     let system = System::start(kind, &Setup::default())?;
     let mut swarm = Swarm::new(kind.dialect())?;
     let pids = system.pids();
-    let memory = || -> anyhow::Result<f64> {
-        let bytes = pids
-            .iter()
-            .map(|pid| measure::memory_bytes(*pid))
-            .sum::<anyhow::Result<u64>>()?;
-        Ok(bytes as f64)
-    };
+    let memory = || system.memory_bytes().map(|bytes| bytes as f64);
     system.wait_quiet(PATIENCE);
     let (before, kernel_before) = (memory()?, measure::kernel_memory_bytes()? as f64);
     let meter = Meter::start(&pids);
@@ -96,14 +90,7 @@ pub(crate) fn many(count: usize, report: &mut Report) -> anyhow::Result<()> {
             ..Setup::default()
         },
     )?;
-    let pids = system.pids();
-    let memory = || -> anyhow::Result<f64> {
-        let bytes = pids
-            .iter()
-            .map(|pid| measure::memory_bytes(*pid))
-            .sum::<anyhow::Result<u64>>()?;
-        Ok(bytes as f64)
-    };
+    let memory = || system.memory_bytes().map(|bytes| bytes as f64);
     system.wait_quiet(PATIENCE);
     let before = memory()?;
     let mut holders = Vec::new();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{crowd, latency, publisher};
-use crate::measure;
 use crate::report::Report;
 use crate::swarm::Swarm;
 use crate::system::{Kind, Setup, System};
@@ -34,11 +33,7 @@ pub(crate) fn run(kind: Kind, duration: Duration, report: &mut Report) -> anyhow
             kind.name(),
             p99,
         );
-        let peak = system
-            .pids()
-            .iter()
-            .map(|pid| measure::peak_memory_bytes(*pid))
-            .sum::<anyhow::Result<u64>>()?;
+        let peak = system.peak_memory_bytes()?;
         report.add(
             "slow readers",
             format!("{what}: peak memory of both servers"),

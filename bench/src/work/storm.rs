@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, crowd, expect, publish as pumping, publisher};
-use crate::measure::{self, Meter};
+use crate::measure::Meter;
 use crate::report::Report;
 use crate::swarm::Swarm;
 use crate::system::{Kind, Setup, System};
@@ -136,11 +136,7 @@ pub(crate) fn run(
         name,
         100.0 * (1.0 - got as f64 / due as f64),
     );
-    let peak = system
-        .pids()
-        .iter()
-        .map(|pid| measure::peak_memory_bytes(*pid))
-        .sum::<anyhow::Result<u64>>()?;
+    let peak = system.peak_memory_bytes()?;
     report.add(
         "storm",
         format!("{what}: peak memory of both servers"),
